@@ -1,0 +1,1 @@
+//! What a service submits, from raw bytes to canonical, sealed form. Pure.

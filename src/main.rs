@@ -1,0 +1,3 @@
+//! The `varve` binary: parse, dispatch, exit code.
+
+fn main() {}

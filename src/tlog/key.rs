@@ -254,3 +254,107 @@ impl fmt::Debug for SeedSigner {
         f.write_str("SeedSigner")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bytes<const N: usize>(hex: &str) -> [u8; N] {
+        let byte = |at: usize| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap();
+        assert_eq!(hex.len(), 2 * N);
+        std::array::from_fn(byte)
+    }
+
+    /// RFC 8032 §7.1, TEST 2.
+    #[test]
+    fn signatures_are_rfc_8032s() {
+        let seed = bytes("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb");
+        let public = bytes("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c");
+        let expected = bytes(
+            "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da\
+             085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00",
+        );
+        let signer = SeedSigner::from_seed(&seed);
+        let key = VerifyingKey::from_bytes(&public).unwrap();
+        assert_eq!(signer.verifying_key(), key);
+        assert_eq!(signer.sign(&[0x72]), Signature(expected));
+        assert!(key.verify(&[0x72], &Signature(expected)));
+        assert!(!key.verify(&[0x73], &Signature(expected)));
+        for bit in 0..512 {
+            let mut bad = expected;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(!key.verify(&[0x72], &Signature(bad)), "bit {bit}");
+        }
+        assert_eq!(format!("{signer:?}"), "SeedSigner");
+    }
+
+    #[test]
+    fn bad_keys_are_refused_where_they_are_introduced() {
+        let small = [
+            "0100000000000000000000000000000000000000000000000000000000000000",
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "0000000000000000000000000000000000000000000000000000000000000000",
+            "0000000000000000000000000000000000000000000000000000000000000080",
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+        ];
+        for key in small {
+            assert_eq!(VerifyingKey::from_bytes(&bytes(key)), Err(KeyError::SmallOrder), "{key}");
+        }
+        let spelled_twice = [
+            "f0ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", // y = p + 3
+            "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", // y = p + 1
+            "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", // y = p
+            "0100000000000000000000000000000000000000000000000000000000000080", // y = 1, x = -0
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff", // y = -1, x = -0
+        ];
+        for key in spelled_twice {
+            assert_eq!(VerifyingKey::from_bytes(&bytes(key)), Err(KeyError::NotCanonical), "{key}");
+        }
+        let none = bytes("0200000000000000000000000000000000000000000000000000000000000000");
+        assert_eq!(VerifyingKey::from_bytes(&none), Err(KeyError::NotAPoint));
+    }
+
+    #[test]
+    fn verifier_keys_are_read_strictly() {
+        let good = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k";
+        assert!(VerifyingKey::parse_vkey(good).is_ok());
+        for (text, error) in [
+            (good.replace("530d903a", "530d903b"), KeyError::KeyId),
+            (good.replace("example.com/foo", "example.com/fo"), KeyError::KeyId),
+            (good.replace("530d903a", "530D903A"), KeyError::VkeyForm),
+            (good.replace("530d903a", "+30d903a"), KeyError::VkeyForm),
+            (good.replace("530d903a", "530d903"), KeyError::VkeyForm),
+            (good.replace("example.com/foo", ""), KeyError::Name),
+            (good.replace("example.com/foo", "example com"), KeyError::Name),
+            (good.replace("+Aeky", "+BOky"), KeyError::SignatureType { expected: 1, found: 4 }),
+            (good.replace("U2k", "U2l="), KeyError::VkeyForm),
+            (format!("{good}AA=="), KeyError::VkeyForm),
+            ("example.com/foo+530d903a".to_owned(), KeyError::VkeyForm),
+            ("example.com/foo+530d903a+".to_owned(), KeyError::VkeyForm),
+        ] {
+            assert_eq!(VerifyingKey::parse_vkey(&text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_bounded() {
+        assert!(is_name("a") && is_name(&"a".repeat(MAX_NAME_BYTES)));
+        assert!(!is_name("") && !is_name(&"a".repeat(MAX_NAME_BYTES + 1)));
+        assert!(!is_name("a\u{2003}b") && !is_name("a\nb") && !is_name("a\u{1}b") && !is_name("a+b"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_seed_signs_verifies(seed: [u8; 32], message: Vec<u8>) {
+            let signer = SeedSigner::from_seed(&seed);
+            let key = signer.verifying_key();
+            prop_assert_eq!(VerifyingKey::from_bytes(&key.to_bytes()), Ok(key));
+            prop_assert!(key.verify(&message, &signer.sign(&message)));
+            prop_assert_eq!(VerifyingKey::parse_vkey(&key.vkey("log")), Ok(("log".to_owned(), key)));
+        }
+    }
+}

@@ -207,3 +207,132 @@ impl EntryProofError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tlog::key::{SeedSigner, Signer};
+    use crate::tlog::merkle::{MemoryNodes, inclusion_proof};
+    use proptest::prelude::*;
+
+    const ORIGIN: &str = "log.example/acme";
+
+    /// The proof of entry 3 in a log of 11 that `entries` signed, as of a checkpoint by `head`.
+    fn proof(entries: &SeedSigner, head: &SeedSigner) -> EntryProof {
+        let mut nodes = MemoryNodes::default();
+        let mut previous = Hash::ZERO;
+        let mut third = None;
+        for index in 0..11 {
+            let key_id = entries.verifying_key().key_id(ORIGIN);
+            let entry = Entry {
+                log_id: Hash([1; 32]),
+                index,
+                recorded_at: 1_000 + index,
+                key_id,
+                class: 1,
+                flags: 0,
+                event: Hash([2; 32]),
+                previous,
+            };
+            let bytes = entry.encode();
+            previous = link(&bytes);
+            nodes.append(leaf_hash(&bytes));
+            if index == 3 {
+                third = Some((bytes, entries.sign(&signed_message(&previous))));
+            }
+        }
+        let (entry, signature) = third.unwrap();
+        let checkpoint = Checkpoint { origin: ORIGIN.into(), size: 11, root: nodes.frontier().root() };
+        EntryProof {
+            entry,
+            signature,
+            index: 3,
+            path: inclusion_proof(3, 11, &nodes).unwrap(),
+            checkpoint: checkpoint.sign(head, ORIGIN).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_proof_reads_back_and_verifies() {
+        let signer = SeedSigner::from_seed(&[1; 32]);
+        let proof = proof(&signer, &signer);
+        let text = proof.to_text();
+        assert!(text.starts_with("c2sp.org/tlog-proof@v1\nextra VlJWMQ"));
+        assert!(text.contains("\nindex 3\n") && text.ends_with(proof.checkpoint.as_str()));
+        let read = EntryProof::parse(text.as_bytes()).unwrap();
+        assert_eq!(read, proof);
+        let proven = read.verify(ORIGIN, &signer.verifying_key(), &[]).unwrap();
+        assert_eq!((proven.entry.index, proven.checkpoint.size), (3, 11));
+        assert_eq!(proven.entry_signature, EntrySignature::Valid);
+    }
+
+    #[test]
+    fn after_a_rotation_the_earlier_key_is_asked_for() {
+        let old = SeedSigner::from_seed(&[1; 32]);
+        let new = SeedSigner::from_seed(&[2; 32]);
+        let mut proof = proof(&old, &new);
+        let (old, new) = (old.verifying_key(), new.verifying_key());
+        let without = proof.verify(ORIGIN, &new, &[]).unwrap();
+        assert_eq!(without.entry_signature, EntrySignature::KeyNotGiven(old.key_id(ORIGIN)));
+        assert_eq!(proof.verify(ORIGIN, &new, &[old]).unwrap().entry_signature, EntrySignature::Valid);
+        assert_eq!(proof.verify(ORIGIN, &old, &[]).map_err(|e| e.kind()), Err("note_unknown_signer"));
+        proof.signature.0[0] ^= 1;
+        assert_eq!(proof.verify(ORIGIN, &new, &[old]), Err(EntryProofError::EntrySignature));
+    }
+
+    #[test]
+    fn each_changed_part_is_found() {
+        let signer = SeedSigner::from_seed(&[1; 32]);
+        let key = signer.verifying_key();
+        let good = proof(&signer, &signer);
+        let found = |change: &dyn Fn(&mut EntryProof)| {
+            let mut bad = good.clone();
+            change(&mut bad);
+            bad.verify(ORIGIN, &key, &[]).map_err(|error| error.kind())
+        };
+        assert_eq!(found(&|bad| bad.entry[0] = 0), Err("entry_magic"));
+        assert_eq!(found(&|bad| bad.entry[60] ^= 1), Err("proof_root"));
+        assert_eq!(found(&|bad| bad.index = 4), Err("entry_index"));
+        assert_eq!(found(&|bad| bad.path[0].0[0] ^= 1), Err("proof_root"));
+        assert_eq!(found(&|bad| bad.path.truncate(3)), Err("proof_length"));
+        assert_eq!(found(&|bad| bad.signature.0[40] ^= 1), Err("entry_signature"));
+        let other = good.verify("log.example/other", &key, &[]).map_err(|error| error.kind());
+        assert_eq!(other, Err("note_unknown_signer"));
+        let short = Checkpoint { origin: ORIGIN.into(), size: 3, root: Hash([1; 32]) };
+        let short = short.sign(&signer, ORIGIN).unwrap();
+        assert_eq!(found(&|bad| bad.checkpoint = short.clone()), Err("proof_index"));
+    }
+
+    #[test]
+    fn malformed_proofs_are_refused() {
+        let signer = SeedSigner::from_seed(&[1; 32]);
+        let good = proof(&signer, &signer).to_text();
+        let refused = |text: String| EntryProof::parse(text.as_bytes()).map_err(|error| error.kind());
+        assert!(refused(good.clone()).is_ok());
+        assert_eq!(refused(good.replace("proof@v1", "proof@v2")), Err("entry_proof_header"));
+        assert_eq!(refused(good.replace("extra ", "other ")), Err("entry_proof_extra"));
+        assert_eq!(refused(good.replace("extra VlJW", "extra ")), Err("entry_proof_extra"));
+        assert_eq!(refused(good.replace("extra VlJW", "extra VlJWVlJW")), Err("entry_proof_extra"));
+        assert_eq!(refused(good.replace("index 3", "index 03")), Err("entry_proof_form"));
+        assert_eq!(refused(good.replace("index 3", "index 3\nAAAA")), Err("entry_proof_form"));
+        assert_eq!(refused(good.replace("index 3\n", "index 3\r\n")), Err("entry_proof_form"));
+        assert_eq!(refused(good.replace("\n\nlog", "\nlog")), Err("entry_proof_form"));
+        assert_eq!(refused(good.trim_end().to_owned()), Err("note_no_signature"));
+        let many = format!("index 3\n{}", format!("{}=\n", "A".repeat(43)).repeat(MAX_PROOF_HASHES));
+        assert_eq!(refused(good.replace("index 3\n", &many)), Err("entry_proof_form"));
+        assert_eq!(refused("x".repeat(MAX_PROOF_BYTES + 1)), Err("entry_proof_too_large"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_proof_that_parses_is_its_own_spelling(at in 0..800_usize, byte in 0x0a..0x7f_u8) {
+            let signer = SeedSigner::from_seed(&[1; 32]);
+            let mut text = proof(&signer, &signer).to_text().into_bytes();
+            let at = at % text.len();
+            text[at] = byte;
+            if let Ok(read) = EntryProof::parse(&text) {
+                prop_assert_eq!(read.to_text().into_bytes(), text);
+            }
+        }
+    }
+}

@@ -145,3 +145,83 @@ impl ReceiptError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tlog::key::{SeedSigner, Signer};
+
+    const ORIGIN: &str = "log.example/acme";
+
+    fn receipt(signer: &SeedSigner) -> Receipt {
+        let entry = Entry {
+            log_id: Hash([1; 32]),
+            index: 7,
+            recorded_at: 1_700_000_000_000_000,
+            key_id: signer.verifying_key().key_id(ORIGIN),
+            class: 1,
+            flags: 0,
+            event: Hash([2; 32]),
+            previous: Hash([3; 32]),
+        };
+        let bytes = entry.encode();
+        Receipt {
+            tenant: "acme".into(),
+            index: 7,
+            id: "evt-1".into(),
+            recorded_at: entry.recorded_at,
+            entry: bytes,
+            link: link(&bytes),
+            leaf_hash: leaf_hash(&bytes),
+            signature: signer.sign(&signed_message(&link(&bytes))),
+            key_id: entry.key_id,
+        }
+    }
+
+    #[test]
+    fn a_receipt_binds_the_log() {
+        let signer = SeedSigner::from_seed(&[1; 32]);
+        let receipt = receipt(&signer);
+        let entry = receipt.verify(ORIGIN, &signer.verifying_key()).unwrap();
+        assert_eq!(entry.index, 7);
+        assert_eq!(receipt.held_by(Some(&receipt.entry)), Ok(()));
+        assert_eq!(receipt.held_by(None), Err(ReceiptError::Truncated { index: 7 }));
+        let mut other = receipt.entry;
+        other[60] ^= 1;
+        assert_eq!(receipt.held_by(Some(&other)), Err(ReceiptError::Rewritten { index: 7 }));
+    }
+
+    #[test]
+    fn a_log_that_started_again_keeps_its_tenant() {
+        let signer = SeedSigner::from_seed(&[1; 32]);
+        let mut receipt = receipt(&signer);
+        assert_eq!(
+            receipt.verify("log.example/acme/2", &signer.verifying_key()).map_err(|error| error.kind()),
+            Err("receipt_key_id")
+        );
+        receipt.tenant = "2".into();
+        assert_eq!(receipt.verify("log.example/acme/2", &signer.verifying_key()), Err(ReceiptError::Tenant));
+    }
+
+    #[test]
+    fn each_changed_part_is_found() {
+        let signer = SeedSigner::from_seed(&[1; 32]);
+        let good = receipt(&signer);
+        let found = |change: &dyn Fn(&mut Receipt)| {
+            let mut bad = good.clone();
+            change(&mut bad);
+            bad.verify(ORIGIN, &signer.verifying_key()).map_err(|error| error.kind())
+        };
+        assert_eq!(found(&|bad| bad.tenant = "other".into()), Err("receipt_tenant"));
+        assert_eq!(found(&|bad| bad.entry[0] = 0), Err("entry_magic"));
+        assert_eq!(found(&|bad| bad.index = 8), Err("receipt_index"));
+        assert_eq!(found(&|bad| bad.recorded_at += 1), Err("receipt_recorded_at"));
+        assert_eq!(found(&|bad| bad.entry[60] ^= 1), Err("receipt_link"));
+        assert_eq!(found(&|bad| bad.link.0[0] ^= 1), Err("receipt_link"));
+        assert_eq!(found(&|bad| bad.leaf_hash.0[0] ^= 1), Err("receipt_leaf_hash"));
+        assert_eq!(found(&|bad| bad.key_id.0[0] ^= 1), Err("receipt_key_id"));
+        assert_eq!(found(&|bad| bad.signature.0[0] ^= 1), Err("receipt_signature"));
+        let other = SeedSigner::from_seed(&[2; 32]).verifying_key();
+        assert_eq!(good.verify(ORIGIN, &other).map_err(|error| error.kind()), Err("receipt_key_id"));
+    }
+}

@@ -1,8 +1,26 @@
 //! Varve: an append-only audit-log store that an auditor can check without trusting its operator.
 
+pub mod tlog;
+
 pub mod event;
+
 #[cfg(feature = "server")]
 pub mod process;
+
+#[cfg(feature = "server")]
+pub mod journal;
+
 #[cfg(feature = "server")]
 pub mod store;
-pub mod tlog;
+
+#[cfg(feature = "server")]
+pub mod ingest;
+
+#[cfg(feature = "server")]
+pub mod query;
+
+#[cfg(feature = "server")]
+pub mod verify;
+
+#[cfg(feature = "server")]
+pub mod service;

@@ -1,7 +1,26 @@
-//! What is read back: ordered keys and values behind [`backend::Kv`].
+//! What is kept on disk to be read, beside the journal that makes it true.
 //!
-//! A store is never what makes an acknowledgement true; the journal is.
+//! A key-value store is never what makes an acknowledgement true; the journal is. Reading order: what a
+//! record is (`record`, `page`), where pages live (`layer`, `layers`, `manifest`), what is known of each log
+//! (`log`, `state`), how they are read (`read`), how they get there (`apply`, `frame_op`, `recovery`).
 
+pub mod apply;
 pub mod backend;
+pub mod frame_op;
+pub mod idtable;
+pub mod keyfile;
+pub mod layer;
+pub mod layer_id;
+pub mod layers;
+pub mod log;
+pub mod manifest;
 pub mod memory;
+pub mod page;
+pub mod poison;
+pub mod read;
+pub mod recent;
+pub mod record;
 pub mod sled;
+pub mod state;
+pub mod terms;
+pub mod wire;

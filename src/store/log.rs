@@ -1,0 +1,152 @@
+//! One log in memory: who it is, where its durable end is, and the records that are not in a layer yet.
+//!
+//! Written by two threads: the committer moves the end forward (`publish`), the applier takes records out of
+//! the tail once a layer has them (`stored`). Read by everyone. What holds: indexes below `stored` are in
+//! layers, `[tail_first, size)` are in the tail, and `tail_first <= stored <= size`; so a reader who looks
+//! into the tail first and into the layers second misses nothing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::idtable::Token;
+use super::layer_id::LayerId;
+use super::record::Record;
+use super::state::{Head, LogIdentity};
+use crate::tlog::chain::ENTRY_BYTES;
+use crate::tlog::hash::Hash;
+
+/// A record in its place in the chain.
+pub struct Sequenced {
+    /// Leaf index.
+    pub index: u64,
+    /// Link of the entry before.
+    pub previous: Hash,
+    /// Link of this entry.
+    pub link: Hash,
+    /// RFC 6962 leaf hash of the entry.
+    pub leaf_hash: Hash,
+    /// The record.
+    pub record: Record,
+    /// What the index needs to know of it.
+    pub keys: IndexKeys,
+}
+
+/// What the indexes need of a record: no value in clear.
+#[derive(Clone, Default)]
+pub struct IndexKeys {
+    /// Token of the event's id.
+    pub id: Token,
+    /// Token of `context.request_id`.
+    pub request_id: Option<Token>,
+    /// Tokens of all other terms, eight bytes each.
+    pub terms: Box<[u64]>,
+    /// `occurred_at` in microseconds; `None` reads as `recorded_at`.
+    pub occurred_at: Option<u64>,
+}
+
+impl Sequenced {
+    /// The 124 bytes that are chained, signed and hashed into the tree.
+    pub fn entry(&self, log_id: Hash) -> [u8; ENTRY_BYTES] {
+        self.record.entry(log_id, self.index, self.previous)
+    }
+
+    /// Memory held, for budgets.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Sequenced>() + self.record.body.len() + self.keys.terms.len() * 8 + 64
+    }
+}
+
+/// A log. Shared by everything that reads or writes it.
+pub struct Log {
+    /// Who it is.
+    pub identity: LogIdentity,
+    published: RwLock<Published>,
+}
+
+struct Published {
+    head: Head,
+    stored: u64,
+    tail_first: u64,
+    tail: VecDeque<Arc<Sequenced>>,
+}
+
+impl Log {
+    /// A log that stands at `head`, all of it in layers.
+    pub fn new(identity: LogIdentity, head: Head) -> Log {
+        let size = head.size;
+        Log {
+            identity,
+            published: RwLock::new(Published { head, stored: size, tail_first: size, tail: VecDeque::new() }),
+        }
+    }
+
+    /// Number of published entries.
+    pub fn size(&self) -> u64 {
+        self.published.read().head.size
+    }
+
+    /// A copy of the published head.
+    pub fn head(&self) -> Head {
+        self.published.read().head.clone()
+    }
+
+    /// First index that no layer has yet.
+    pub fn stored(&self) -> u64 {
+        self.published.read().stored
+    }
+
+    /// Makes durable records visible. `records` begin at the published size; they stand in `layer`.
+    ///
+    /// Panics when they do not: the sequencer is the only source of indexes.
+    pub fn publish(&self, layer: LayerId, records: &[Arc<Sequenced>], key: [u8; 32]) {
+        let mut published = self.published.write();
+        for record in records {
+            assert_eq!(record.index, published.head.size, "records are published in order of index");
+            published.head.frontier.append(record.leaf_hash);
+            published.head.size += 1;
+            published.tail.push_back(record.clone());
+        }
+        if let (Some(first), Some(last)) = (records.first(), records.last()) {
+            published.head.link = last.link;
+            published.head.recorded_at = last.record.recorded_at;
+            published.head.key = key;
+            if published.head.layers.last().is_none_or(|(newest, _)| *newest < layer) {
+                published.head.layers.push((layer, first.index));
+            }
+        }
+    }
+
+    /// Layers hold everything below `stored` now: takes it out of the tail.
+    pub fn set_stored(&self, stored: u64) {
+        let mut published = self.published.write();
+        published.stored = published.stored.max(stored);
+        while published.tail_first < published.stored && published.tail.pop_front().is_some() {
+            published.tail_first += 1;
+        }
+    }
+
+    /// Sets the head and what layers hold of it; for recovery, before anything is served.
+    pub fn reset(&self, head: Head, stored: u64) {
+        let mut published = self.published.write();
+        published.tail.clear();
+        published.tail_first = head.size;
+        published.stored = stored;
+        published.head = head;
+    }
+
+    /// The tail's part of `[from, to)`.
+    pub fn tail(&self, from: u64, to: u64) -> Vec<Arc<Sequenced>> {
+        let published = self.published.read();
+        let first = published.tail_first;
+        let skip = usize::try_from(from.saturating_sub(first)).unwrap_or(usize::MAX);
+        let take = usize::try_from(to.saturating_sub(from.max(first))).unwrap_or(0);
+        published.tail.iter().skip(skip).take(take).cloned().collect()
+    }
+
+    /// First index that the tail holds.
+    pub fn tail_first(&self) -> u64 {
+        self.published.read().tail_first
+    }
+}

@@ -1,0 +1,379 @@
+//! A page: consecutive records of one log, packed and compressed.
+//!
+//! Signatures, commitments and salts are random bytes that no compressor shrinks, so they go into
+//! columns of their own, raw, and the compressor sees only text. A sealed member's 43 base64url
+//! characters become 32 raw bytes, or nothing at all where the disclosure that they commit to stands
+//! in the same record: the reader computes them again, and the entry's `event` digest says whether
+//! they came out right. Decoding gives back the very bytes that were encoded.
+//!
+//! FORMAT, "Pages", has the layout byte by byte.
+
+use std::borrow::Borrow;
+use std::cell::RefCell;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
+
+use super::record::Record;
+use super::wire::{Reader, Short, put_bytes32};
+use crate::tlog::hash::{Hash, SEALED};
+use crate::tlog::key::{KeyId, Signature};
+
+/// Layout version, the first byte of a page.
+const PAGE_VERSION: u8 = 1;
+
+/// Most records of one page. 64 records of 100 bytes fill a value; more would only slow random reads.
+pub const MAX_PAGE_RECORDS: usize = 64;
+
+/// Most bytes of text that a page may claim to decompress to: `MAX_PAGE_RECORDS` small records or one
+/// record of the largest body (64 KiB event, its values sealed, twice over for commitments and paths).
+const MAX_TEXT_BYTES: usize = 512 * 1024;
+
+/// zstd level: 1 costs a third of 3 and gives 4 % away.
+const ZSTD_LEVEL: i32 = 1;
+
+/// What opens a sealed member in canonical JSON. It cannot occur inside a string, where quotes are escaped.
+const SEAL_OPEN: &[u8] = b"{\"$sealed\":\"";
+
+/// base64url characters of a 32-byte commitment.
+const SEAL_CHARS: usize = 43;
+
+const BASE64URL: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_padding_mode(base64::engine::DecodePaddingMode::RequireNone),
+);
+
+/// A page that cannot be read: damage, never a short write (pages are written whole).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PageError {
+    /// The checksum over the page's bytes does not match.
+    #[error("the page's checksum does not match its bytes")]
+    Checksum,
+    /// A length or count inside contradicts another.
+    #[error("the page's {0} contradicts its bytes")]
+    Malformed(&'static str),
+    /// A version this build does not know.
+    #[error("the page has layout version {0}, which this build does not know; a newer build wrote it")]
+    Version(u8),
+}
+
+impl From<Short> for PageError {
+    fn from(_: Short) -> PageError {
+        PageError::Malformed("length")
+    }
+}
+
+/// A decoded page.
+#[derive(Clone, PartialEq)]
+pub struct Page {
+    /// Link of the entry before the first record.
+    pub previous: Hash,
+    /// The records, in order of index.
+    pub records: Vec<Record>,
+}
+
+/// What a page says of itself before it is decompressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PageHeader {
+    /// Number of records, at least one.
+    pub count: u16,
+    /// `recorded_at` of the first record.
+    pub first_recorded_at: u64,
+    /// `recorded_at` of the last record.
+    pub last_recorded_at: u64,
+}
+
+thread_local! {
+    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// Packs `records`, whose first comes after the entry with link `previous`.
+///
+/// Panics when there are no records or more than `MAX_PAGE_RECORDS`.
+pub fn encode<R: Borrow<Record>>(previous: &Hash, records: &[R]) -> Vec<u8> {
+    assert!(!records.is_empty() && records.len() <= MAX_PAGE_RECORDS, "a page holds 1 to 64 records");
+    let mut random = Vec::with_capacity(records.len() * 96);
+    let mut text = Vec::with_capacity(records.iter().map(|record| record.borrow().encoded_len()).sum());
+    let mut earlier = 0;
+    for record in records.iter().map(Borrow::borrow) {
+        text.extend_from_slice(&(record.recorded_at.wrapping_sub(earlier)).to_be_bytes());
+        earlier = record.recorded_at;
+        text.extend_from_slice(&record.key_id.0);
+        text.extend_from_slice(&record.class.to_be_bytes());
+        text.extend_from_slice(&record.flags.to_be_bytes());
+        encode_body(&record.body, &mut text, &mut random);
+    }
+    let packed = compress(&text);
+    let stored = packed.as_deref().unwrap_or(&text);
+
+    let mut out = Vec::with_capacity(64 + records.len() * 96 + random.len() + stored.len());
+    out.push(PAGE_VERSION);
+    out.push(u8::from(packed.is_some()));
+    let count = u16::try_from(records.len()).expect("bounded above");
+    out.extend_from_slice(&count.to_be_bytes());
+    out.extend_from_slice(&records[0].borrow().recorded_at.to_be_bytes());
+    out.extend_from_slice(&records[records.len() - 1].borrow().recorded_at.to_be_bytes());
+    out.extend_from_slice(previous.as_bytes());
+    for record in records.iter().map(Borrow::borrow) {
+        out.extend_from_slice(record.event.as_bytes());
+        out.extend_from_slice(&record.signature.0);
+    }
+    put_bytes32(&mut out, &random);
+    out.extend_from_slice(&u32::try_from(text.len()).expect("bounded by the record limit").to_be_bytes());
+    put_bytes32(&mut out, stored);
+    let check = crc32c::crc32c(&out);
+    out.extend_from_slice(&check.to_be_bytes());
+    out
+}
+
+/// Reads the header alone; the checksum is not looked at.
+pub fn header(bytes: &[u8]) -> Result<PageHeader, PageError> {
+    let mut from = Reader::new(bytes);
+    match from.u8()? {
+        PAGE_VERSION => {}
+        other => return Err(PageError::Version(other)),
+    }
+    from.u8()?;
+    let count = from.u16()?;
+    if count == 0 || usize::from(count) > MAX_PAGE_RECORDS {
+        return Err(PageError::Malformed("count"));
+    }
+    Ok(PageHeader { count, first_recorded_at: from.u64()?, last_recorded_at: from.u64()? })
+}
+
+/// Unpacks a page. Errors when a bit of it has changed since `encode`.
+pub fn decode(bytes: &[u8]) -> Result<Page, PageError> {
+    let (covered, check) = bytes.split_last_chunk::<4>().ok_or(PageError::Malformed("length"))?;
+    if crc32c::crc32c(covered).to_be_bytes() != *check {
+        return Err(PageError::Checksum);
+    }
+    let head = header(covered)?;
+    let mut from = Reader::new(covered);
+    from.take(1)?;
+    let compressed = match from.u8()? {
+        0 => false,
+        1 => true,
+        _ => return Err(PageError::Malformed("codec")),
+    };
+    from.take(2 + 8 + 8)?;
+    let previous = Hash(from.array()?);
+    let mut fixed = Reader::new(from.take(usize::from(head.count) * 96)?);
+    let mut random = Reader::new(from.bytes32()?);
+    let text_len = from.u32()? as usize;
+    let stored = from.bytes32()?;
+    if from.rest() != 0 || text_len > MAX_TEXT_BYTES {
+        return Err(PageError::Malformed("length"));
+    }
+    let unpacked;
+    let text = if compressed {
+        unpacked = decompress(stored, text_len)?;
+        &unpacked[..]
+    } else {
+        stored
+    };
+    if text.len() != text_len {
+        return Err(PageError::Malformed("text length"));
+    }
+    let mut text = Reader::new(text);
+    let mut records = Vec::with_capacity(usize::from(head.count));
+    let mut recorded_at = 0u64;
+    for _ in 0..head.count {
+        recorded_at = recorded_at.wrapping_add(text.u64()?);
+        records.push(Record {
+            recorded_at,
+            key_id: KeyId(text.array()?),
+            class: text.u16()?,
+            flags: text.u16()?,
+            event: Hash(fixed.array()?),
+            signature: Signature(fixed.array()?),
+            body: decode_body(&mut text, &mut random)?,
+        });
+    }
+    if text.rest() != 0 || random.rest() != 0 {
+        return Err(PageError::Malformed("trailing bytes"));
+    }
+    if records[0].recorded_at != head.first_recorded_at || recorded_at != head.last_recorded_at {
+        return Err(PageError::Malformed("time range"));
+    }
+    Ok(Page { previous, records })
+}
+
+const BODY_ABSENT: u8 = 0;
+/// The encoded body, whole: what no other way represents.
+const BODY_VERBATIM: u8 = 1;
+/// Commitments cut out of the text and kept as raw bytes.
+const BODY_CUT: u8 = 2;
+/// Commitments cut out and left out: each has its disclosure beside it, in the same order.
+const BODY_DERIVED: u8 = 3;
+
+fn encode_body(body: &[u8], text: &mut Vec<u8>, random: &mut Vec<u8>) {
+    if body.is_empty() {
+        text.push(BODY_ABSENT);
+        return;
+    }
+    let (text_mark, random_mark) = (text.len(), random.len());
+    if encode_parts(body, text, random).is_none() {
+        text.truncate(text_mark);
+        random.truncate(random_mark);
+        text.push(BODY_VERBATIM);
+        put_bytes32(text, body);
+    }
+}
+
+/// Takes an encoded body apart. `None` when it is not of the shape that `decode_body` rebuilds exactly.
+fn encode_parts(body: &[u8], text: &mut Vec<u8>, random: &mut Vec<u8>) -> Option<()> {
+    let mut from = Reader::new(body);
+    let salt = from.take(16).ok()?;
+    let canonical = from.bytes32().ok()?;
+    let disclosure_count = from.u8().ok()?;
+    let disclosures = from;
+
+    let kind_at = text.len();
+    text.push(BODY_CUT);
+    random.extend_from_slice(salt);
+    let length_at = text.len();
+    text.extend_from_slice(&[0; 4]);
+    let mut rest = canonical;
+    let mut commitments: Vec<[u8; 32]> = Vec::with_capacity(8);
+    while let Some(found) = find(rest, SEAL_OPEN) {
+        let (before, after) = rest.split_at(found + SEAL_OPEN.len());
+        let chars = after.get(..SEAL_CHARS)?;
+        let mut commitment = [0; 32];
+        if BASE64URL.decode_slice(chars, &mut commitment).ok()? != 32 {
+            return None;
+        }
+        commitments.push(commitment);
+        text.extend_from_slice(before);
+        rest = &after[SEAL_CHARS..];
+    }
+    text.extend_from_slice(rest);
+    let cut_len = u32::try_from(text.len() - length_at - 4).ok()?;
+    text[length_at..length_at + 4].copy_from_slice(&cut_len.to_be_bytes());
+    text.push(disclosure_count);
+
+    let mut derived = commitments.len() == usize::from(disclosure_count);
+    let mut from = disclosures;
+    let mut salts = Vec::with_capacity(usize::from(disclosure_count) * 16);
+    for i in 0..usize::from(disclosure_count) {
+        let path_len = from.u8().ok()?;
+        let path = from.take(usize::from(path_len)).ok()?;
+        let salt = from.take(16).ok()?;
+        let value = from.bytes32().ok()?;
+        derived = derived && commitment(salt, path, value) == commitments[i];
+        salts.extend_from_slice(salt);
+        text.push(path_len);
+        text.extend_from_slice(path);
+        put_bytes32(text, value);
+    }
+    if from.rest() != 0 {
+        return None;
+    }
+    if derived {
+        text[kind_at] = BODY_DERIVED;
+    } else {
+        random.push(u8::try_from(commitments.len()).ok()?);
+        random.extend(commitments.iter().flatten());
+    }
+    random.extend_from_slice(&salts);
+    Some(())
+}
+
+fn decode_body(text: &mut Reader<'_>, random: &mut Reader<'_>) -> Result<Vec<u8>, PageError> {
+    let kind = text.u8()?;
+    match kind {
+        BODY_ABSENT => return Ok(Vec::new()),
+        BODY_VERBATIM => return Ok(text.bytes32()?.to_vec()),
+        BODY_CUT | BODY_DERIVED => {}
+        _ => return Err(PageError::Malformed("body kind")),
+    }
+    let salt = random.take(16)?;
+    let cut = text.bytes32()?;
+    let disclosure_count = text.u8()?;
+    let kept = if kind == BODY_CUT {
+        let count = random.u8()?;
+        random.take(usize::from(count) * 32)?
+    } else {
+        &[]
+    };
+    let salts = random.take(usize::from(disclosure_count) * 16)?;
+    let mut body = Vec::with_capacity(cut.len() + 64 + usize::from(disclosure_count) * (SEAL_CHARS + 64) + text.rest() / 16);
+    body.extend_from_slice(salt);
+    body.extend_from_slice(&[0; 4]);
+    let mut tail = Vec::with_capacity(256);
+    let mut derived: Vec<[u8; 32]> = Vec::with_capacity(8);
+    tail.push(disclosure_count);
+    for salt in salts.chunks_exact(16) {
+        let path_len = text.u8()?;
+        let path = text.take(usize::from(path_len))?;
+        let value = text.bytes32()?;
+        tail.push(path_len);
+        tail.extend_from_slice(path);
+        tail.extend_from_slice(salt);
+        put_bytes32(&mut tail, value);
+        if kind == BODY_DERIVED {
+            derived.push(commitment(salt, path, value));
+        }
+    }
+    let (kept, _) = kept.as_chunks::<32>();
+    let commitments = if kind == BODY_DERIVED { &derived[..] } else { kept };
+    join(cut, commitments, &mut body)?;
+    let canonical_len = u32::try_from(body.len() - 20).map_err(|_| PageError::Malformed("length"))?;
+    body[16..20].copy_from_slice(&canonical_len.to_be_bytes());
+    body.extend_from_slice(&tail);
+    Ok(body)
+}
+
+/// Puts the commitments back where they were cut out.
+fn join(cut: &[u8], commitments: &[[u8; 32]], out: &mut Vec<u8>) -> Result<(), PageError> {
+    let mut rest = cut;
+    for commitment in commitments {
+        let found = find(rest, SEAL_OPEN).ok_or(PageError::Malformed("commitment count"))?;
+        let (before, after) = rest.split_at(found + SEAL_OPEN.len());
+        out.extend_from_slice(before);
+        let at = out.len();
+        out.resize(at + SEAL_CHARS, 0);
+        BASE64URL.encode_slice(commitment, &mut out[at..]).map_err(|_| PageError::Malformed("commitment"))?;
+        rest = after;
+    }
+    if find(rest, SEAL_OPEN).is_some() {
+        return Err(PageError::Malformed("commitment count"));
+    }
+    out.extend_from_slice(rest);
+    Ok(())
+}
+
+/// FORMAT §2, over the encoded parts.
+fn commitment(salt: &[u8], path: &[u8], value: &[u8]) -> [u8; 32] {
+    let path_len = u16::try_from(path.len()).expect("a path length is one byte");
+    SEALED.hash(&[salt, &path_len.to_be_bytes(), path, value]).0
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    memchr::memmem::find(haystack, needle)
+}
+
+fn compress(text: &[u8]) -> Option<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|slot| {
+        let compressor = match slot {
+            Some(compressor) => compressor,
+            None => slot.insert(zstd::bulk::Compressor::new(ZSTD_LEVEL).ok()?),
+        };
+        compressor.compress(text).ok().filter(|packed| packed.len() < text.len())
+    })
+}
+
+fn decompress(stored: &[u8], text_len: usize) -> Result<Vec<u8>, PageError> {
+    DECOMPRESSOR.with_borrow_mut(|slot| {
+        let decompressor = match slot {
+            Some(decompressor) => decompressor,
+            None => {
+                slot.insert(zstd::bulk::Decompressor::new().map_err(|_| PageError::Malformed("decompressor"))?)
+            }
+        };
+        decompressor.decompress(stored, text_len).map_err(|_| PageError::Malformed("compressed text"))
+    })
+}

@@ -1,0 +1,253 @@
+//! Reading records: the memory tail first, the layers second.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::idtable::{IdTable, IdTableError};
+use super::layers::{LayerError, Layers};
+use super::log::{IndexKeys, Log, Sequenced};
+use super::page::{self, PageError};
+use super::poison::Poison;
+use super::recent::Recent;
+use super::state::{ApiKey, LogIdentity};
+use crate::event::{Field, terms, token};
+use crate::store::backend::KvError;
+use crate::store::layer_id::LayerId;
+use crate::tlog::chain;
+use crate::tlog::hash::Hash;
+
+/// The open store as readers see it.
+pub struct Store {
+    /// Where it is.
+    pub data: PathBuf,
+    /// The instance's name.
+    pub instance: String,
+    /// Key of cursors' authenticity.
+    pub cursor_key: [u8; 32],
+    /// The layers.
+    pub layers: Layers,
+    /// Event ids and request ids, durable.
+    pub ids: IdTable,
+    /// Event ids and request ids that `ids` does not have yet.
+    pub recent: Recent,
+    /// Set once, when nothing may be acknowledged any more.
+    pub poison: Poison,
+    registry: RwLock<Registry>,
+}
+
+#[derive(Default)]
+struct Registry {
+    logs: BTreeMap<u32, Arc<Log>>,
+    by_tenant: HashMap<String, u32>,
+    api_keys: BTreeMap<String, ApiKey>,
+}
+
+/// A record that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// A layer cannot be had.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// The id table.
+    #[error(transparent)]
+    Ids(#[from] IdTableError),
+    /// The store below.
+    #[error(transparent)]
+    Kv(#[from] KvError),
+    /// A record that was acknowledged is not where it must be, or not what it was.
+    #[error("log {tenant}, index {index}: {what}; run `varve verify` on a copy of the data directory")]
+    Damage {
+        /// The tenant.
+        tenant: String,
+        /// The first index concerned.
+        index: u64,
+        /// What was found.
+        what: String,
+    },
+}
+
+impl Store {
+    /// A store over opened parts.
+    pub fn new(data: &Path, instance: String, cursor_key: [u8; 32], layers: Layers, ids: IdTable, poison: Poison) -> Store {
+        Store {
+            data: data.to_path_buf(),
+            instance,
+            cursor_key,
+            layers,
+            ids,
+            recent: Recent::default(),
+            poison,
+            registry: RwLock::default(),
+        }
+    }
+
+    /// Makes a log known. Nothing is published in it yet.
+    pub fn add_log(&self, log: Arc<Log>) {
+        let mut registry = self.registry.write();
+        registry.by_tenant.insert(log.identity.tenant.clone(), log.identity.number);
+        registry.logs.insert(log.identity.number, log);
+    }
+
+    /// The log with that number.
+    pub fn log(&self, number: u32) -> Option<Arc<Log>> {
+        self.registry.read().logs.get(&number).cloned()
+    }
+
+    /// The log of that tenant.
+    pub fn log_of(&self, tenant: &str) -> Option<Arc<Log>> {
+        let registry = self.registry.read();
+        registry.by_tenant.get(tenant).and_then(|number| registry.logs.get(number)).cloned()
+    }
+
+    /// All logs, by number.
+    pub fn logs(&self) -> Vec<Arc<Log>> {
+        self.registry.read().logs.values().cloned().collect()
+    }
+
+    /// Number of logs.
+    pub fn log_count(&self) -> usize {
+        self.registry.read().logs.len()
+    }
+
+    /// Adds or replaces an API key.
+    pub fn put_api_key(&self, key: ApiKey) {
+        self.registry.write().api_keys.insert(key.id.clone(), key);
+    }
+
+    /// The API key with that public id.
+    pub fn api_key(&self, id: &str) -> Option<ApiKey> {
+        self.registry.read().api_keys.get(id).cloned()
+    }
+
+    /// All API keys.
+    pub fn api_keys(&self) -> Vec<ApiKey> {
+        self.registry.read().api_keys.values().cloned().collect()
+    }
+
+    /// `<instance>/<tenant>` of a log.
+    pub fn origin(&self, identity: &LogIdentity) -> String {
+        origin_of(&self.instance, identity)
+    }
+
+    /// The record at `index`. `None` when the log is shorter.
+    pub fn record(&self, log: &Log, index: u64) -> Result<Option<Arc<Sequenced>>, ReadError> {
+        let mut found = None;
+        self.range(log, index, index + 1, &mut |record| {
+            found = Some(record.clone());
+            true
+        })?;
+        Ok(found)
+    }
+
+    /// Visits the records of `[from, to)` that are published, in order, until `visit` answers false.
+    pub fn range(&self, log: &Log, from: u64, to: u64, visit: &mut dyn FnMut(&Arc<Sequenced>) -> bool) -> Result<(), ReadError> {
+        let head = log.head();
+        let to = to.min(head.size);
+        // The tail first: what it no longer has by the time it is asked, the layers have.
+        let tail = log.tail(from, to);
+        let tail_from = tail.first().map_or(to, |record| record.index);
+        let mut index = from;
+        while index < tail_from {
+            let (layer, ..) = head.layer_of(index).ok_or_else(|| damage(log, index, "no layer is known to hold it"))?;
+            for record in self.page(log, layer, index)? {
+                if record.index >= index && record.index < tail_from {
+                    index = record.index + 1;
+                    if !visit(&record) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        for record in tail {
+            if !visit(&record) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The records of the page that holds `index`. Errors when no page does.
+    pub fn page(&self, log: &Log, layer: LayerId, index: u64) -> Result<Vec<Arc<Sequenced>>, ReadError> {
+        let stored = self.layers.get(layer)?.page_at(log.identity.number, index)?;
+        let stored = stored.ok_or_else(|| damage(log, index, "its page is missing"))?;
+        let records = chain_page(&log.identity, stored.first_index, &stored.bytes)
+            .map_err(|error| damage(log, stored.first_index, &error.to_string()))?;
+        if index >= stored.first_index + records.len() as u64 {
+            return Err(damage(log, index, "its page is missing"));
+        }
+        Ok(records)
+    }
+}
+
+/// `<instance>/<tenant>`, with the part that a log begun anew has.
+pub fn origin_of(instance: &str, identity: &LogIdentity) -> String {
+    let tenant = &identity.tenant;
+    if identity.origin.is_empty() { format!("{instance}/{tenant}") } else { format!("{instance}/{tenant}/{}", identity.origin) }
+}
+
+/// Decodes a page and computes entries, links and leaf hashes of its records.
+pub fn chain_page(identity: &LogIdentity, first_index: u64, bytes: &[u8]) -> Result<Vec<Arc<Sequenced>>, PageError> {
+    let page = page::decode(bytes)?;
+    let mut previous = page.previous;
+    Ok((first_index..)
+        .zip(page.records)
+        .map(|(index, record)| {
+            let entry = record.entry(identity.log_id, index, previous);
+            let link = chain::link(&entry);
+            let leaf_hash = chain::leaf_hash(&entry);
+            let sequenced = Sequenced { index, previous, link, leaf_hash, record, keys: IndexKeys::default() };
+            previous = link;
+            Arc::new(sequenced)
+        })
+        .collect())
+}
+
+/// What the indexes need of a record that was read back. An absent or unreadable body has no terms.
+pub fn index_keys(index_key: &[u8; 32], record: &super::record::Record) -> IndexKeys {
+    let Some(Ok(body)) = record.body() else { return IndexKeys::default() };
+    body_keys(index_key, &body)
+}
+
+/// The same from a body at hand.
+pub fn body_keys(index_key: &[u8; 32], body: &crate::event::Body) -> IndexKeys {
+    let mut keys = IndexKeys { occurred_at: body.occurred_at().map(|at| at.0), ..IndexKeys::default() };
+    let mut tokens = Vec::with_capacity(12);
+    terms(body, &mut |field, value| {
+        let token = token(index_key, field, value);
+        match field {
+            Field::Id => keys.id = token,
+            Field::RequestId => keys.request_id = Some(token),
+            _ => tokens.push(short_token(&token)),
+        }
+    });
+    keys.terms = tokens.into_boxed_slice();
+    keys
+}
+
+/// The part of a token that postings keep.
+pub fn short_token(token: &[u8; 16]) -> u64 {
+    let (first, _) = token.split_first_chunk::<8>().expect("a token has 16 bytes");
+    u64::from_be_bytes(*first)
+}
+
+/// A finding about a log.
+pub fn damage(log: &Log, index: u64, what: &str) -> ReadError {
+    ReadError::Damage { tenant: log.identity.tenant.clone(), index, what: what.to_owned() }
+}
+
+/// Hash of a leaf of the map of logs (FORMAT §5).
+pub fn map_leaf(tenant: &str, log_id: &Hash, size: u64, root: &Hash) -> Hash {
+    use sha2::Digest as _;
+    let len = u16::try_from(tenant.len()).expect("a tenant name has at most 63 bytes");
+    let mut hasher = sha2::Sha256::new();
+    hasher.update(b"\0varve v1 log map\n");
+    hasher.update(len.to_be_bytes());
+    hasher.update(tenant.as_bytes());
+    hasher.update(log_id.as_bytes());
+    hasher.update(size.to_be_bytes());
+    hasher.update(root.as_bytes());
+    Hash(hasher.finalize().into())
+}

@@ -6,6 +6,7 @@
 //!   1 records:  log 4 | first index 8 | previous link 32 | count 4 | records
 //!   2 log:      identity of a new log
 //!   3 API key:  the key's whole state
+//!   4 rotation: log 4 | index of the first entry the new key signs 8 | public key 32
 //! ```
 
 use super::record::Record;
@@ -17,6 +18,7 @@ const PAYLOAD_VERSION: u8 = 1;
 const RECORDS: u8 = 1;
 const LOG: u8 = 2;
 const API_KEY: u8 = 3;
+const ROTATION: u8 = 4;
 
 /// One section of a frame.
 pub enum Op {
@@ -26,6 +28,15 @@ pub enum Op {
     Log(LogIdentity),
     /// An API key is made or changed.
     ApiKey(ApiKey),
+    /// From `index` on, `key` signs the log.
+    Rotation {
+        /// Log number.
+        log: u32,
+        /// Index of the first entry the new key signs.
+        index: u64,
+        /// Public key.
+        key: [u8; 32],
+    },
 }
 
 /// Consecutive records of one log.
@@ -75,6 +86,15 @@ impl PayloadWriter {
         self.section(API_KEY, |out| key.encode(out));
     }
 
+    /// Appends a change of a log's signing key.
+    pub fn rotation(&mut self, log: u32, index: u64, key: &[u8; 32]) {
+        self.section(ROTATION, |out| {
+            out.extend_from_slice(&log.to_be_bytes());
+            out.extend_from_slice(&index.to_be_bytes());
+            out.extend_from_slice(key);
+        });
+    }
+
     /// The payload.
     pub fn finish(self) -> Vec<u8> {
         self.out
@@ -114,6 +134,7 @@ pub fn read(payload: &[u8]) -> Result<Vec<Op>, Short> {
             }
             LOG => Op::Log(LogIdentity::decode(&mut section)?),
             API_KEY => Op::ApiKey(ApiKey::decode(&mut section)?),
+            ROTATION => Op::Rotation { log: section.u32()?, index: section.u64()?, key: section.array()? },
             _ => return Err(Short { at }),
         });
         if section.rest() != 0 {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::idtable::Token;
+use super::layer::TILE_LEVEL;
 use super::layer_id::LayerId;
 use super::record::Record;
 use super::state::{Head, LogIdentity};
@@ -97,25 +98,32 @@ impl Log {
         self.published.read().stored
     }
 
-    /// Makes durable records visible. `records` begin at the published size; they stand in `layer`.
+    /// Makes durable records visible. `records` begin at the published size; they stand in `layer`; `key`
+    /// signs what comes after them. Returns the roots of the tiles that they complete.
     ///
     /// Panics when they do not: the sequencer is the only source of indexes.
-    pub fn publish(&self, layer: LayerId, records: &[Arc<Sequenced>], key: [u8; 32]) {
+    pub fn publish(&self, layer: LayerId, records: &[Arc<Sequenced>], key: [u8; 32]) -> Vec<(u64, Hash)> {
         let mut published = self.published.write();
+        let mut tiles = Vec::new();
         for record in records {
             assert_eq!(record.index, published.head.size, "records are published in order of index");
-            published.head.frontier.append(record.leaf_hash);
+            published.head.frontier.append_with(record.leaf_hash, &mut |level, index, root| {
+                if level == TILE_LEVEL {
+                    tiles.push((index, root));
+                }
+            });
             published.head.size += 1;
             published.tail.push_back(record.clone());
         }
+        published.head.key = key;
         if let (Some(first), Some(last)) = (records.first(), records.last()) {
             published.head.link = last.link;
             published.head.recorded_at = last.record.recorded_at;
-            published.head.key = key;
             if published.head.layers.last().is_none_or(|(newest, _)| *newest < layer) {
                 published.head.layers.push((layer, first.index));
             }
         }
+        tiles
     }
 
     /// Layers hold everything below `stored` now: takes it out of the tail.

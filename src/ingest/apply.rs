@@ -1,0 +1,121 @@
+//! The applier's thread: takes published groups in order, and every few seconds or megabytes makes a
+//! checkpoint of the journal.
+//!
+//! A checkpoint, step by step, and what a crash after each step leaves: partial pages and ids written (more
+//! than HEAD knows of: replay compares), layer synced (the same), state snapshot written under its own name
+//! (nobody names it yet), HEAD moved (the checkpoint is true), old snapshot and segments removed (room).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::clock::Stamps;
+use crate::store::apply::{AppliedRun, Applier};
+use crate::store::layer_id::LayerId;
+use crate::store::poison::Poison;
+use crate::store::read::Store;
+use crate::store::state::{LogState, State};
+use crate::tlog::hash::Hash;
+
+/// Bytes of records after which a checkpoint is due: replay after a crash reads three times that at most.
+const CHECKPOINT_BYTES: usize = 32 << 20;
+
+/// Time after which a checkpoint is due when anything was applied.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The same while little has been applied: a snapshot of 10,000 logs is 10 MiB, too much to write for a
+/// trickle every five seconds.
+const QUIET_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Below this many bytes a checkpoint waits for the quiet interval.
+const QUIET_BYTES: usize = 1 << 20;
+
+/// One frame's worth of published records.
+pub(super) struct Applied {
+    pub(super) frame: u64,
+    pub(super) layer: LayerId,
+    pub(super) runs: Vec<AppliedRun>,
+}
+
+/// Up to `frame` everything is durable in layers, and the state of that moment has `digest`.
+pub(super) struct HeadMove {
+    pub(super) frame: u64,
+    pub(super) digest: Hash,
+    pub(super) clean: bool,
+}
+
+pub(super) struct ApplierThread {
+    pub(super) store: Arc<Store>,
+    pub(super) applier: Applier,
+    pub(super) stamps: Arc<Stamps>,
+    pub(super) applied: Receiver<Applied>,
+    pub(super) head_moves: Sender<HeadMove>,
+    /// Newest frame applied.
+    pub(super) frame: u64,
+    pub(super) poison: Poison,
+}
+
+impl ApplierThread {
+    /// Runs until its input is closed, then makes the last, clean checkpoint.
+    pub(super) fn run(mut self) {
+        if let Err(reason) = self.serve() {
+            self.poison.set(reason);
+        }
+    }
+
+    fn serve(&mut self) -> Result<(), String> {
+        let mut since = Instant::now();
+        let mut bytes = 0;
+        let mut dirty = false;
+        loop {
+            match self.applied.recv_timeout(Duration::from_millis(500)) {
+                Ok(applied) => {
+                    self.frame = applied.frame;
+                    bytes += applied.runs.iter().flat_map(|run| &run.records).map(|record| record.record.encoded_len()).sum::<usize>();
+                    dirty = true;
+                    self.applier.apply(applied.layer, applied.runs).map_err(|error| error.to_string())?;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    return if self.poison.reason().is_none() { self.checkpoint(true) } else { Ok(()) };
+                }
+            }
+            let due = if bytes < QUIET_BYTES { QUIET_INTERVAL } else { CHECKPOINT_INTERVAL };
+            if dirty && (bytes >= CHECKPOINT_BYTES || since.elapsed() >= due) {
+                self.checkpoint(false)?;
+                bytes = 0;
+                dirty = false;
+                since = Instant::now();
+            }
+        }
+    }
+
+    fn checkpoint(&mut self, clean: bool) -> Result<(), String> {
+        let frame = self.frame;
+        self.applier.flush(frame).map_err(|error| error.to_string())?;
+        let store = self.store.clone();
+        store.recent.forget(frame, |location| store.log(location.log).is_none_or(|log| location.index < log.stored()));
+        let state = snapshot(&self.store, &self.stamps);
+        let digest = state.write(&self.store.data.join("state"), frame).map_err(|error| error.to_string())?;
+        self.head_moves
+            .send(HeadMove { frame, digest, clean })
+            .map_err(|_| "the committer has ended".to_owned())
+    }
+}
+
+/// The state as published now. It may be ahead of the frame it is written for: whatever is published is
+/// durable in the journal, and replay skips what a head already has.
+pub(super) fn snapshot(store: &Store, stamps: &Stamps) -> State {
+    State {
+        instance: store.instance.clone(),
+        cursor_key: store.cursor_key,
+        newest_stamp: stamps.newest(),
+        logs: store
+            .logs()
+            .into_iter()
+            .map(|log| (log.identity.number, LogState { identity: log.identity.clone(), head: log.head() }))
+            .collect(),
+        api_keys: store.api_keys().into_iter().map(|key| (key.id.clone(), key)).collect(),
+    }
+}

@@ -1,0 +1,143 @@
+//! The committer: one journal frame and one sync a group, then the group is published and answered.
+//!
+//! Crash points, in order. Before the append returns: the frame is torn or whole on disk, nobody was
+//! answered; replay takes it if it is whole. After it returned and before publishing: durable, not
+//! acknowledged; replay takes it, a repeat finds it. After publishing: acknowledged and durable.
+//! A failed append poisons the store: those who wait learn that the outcome is unknown.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, never, select};
+
+use super::apply::{Applied, HeadMove};
+use super::plan::Answer;
+use super::queue::Placed;
+use super::sequencer::Signed;
+use crate::journal::Writer;
+use crate::store::apply::AppliedRun;
+use crate::store::frame_op::PayloadWriter;
+use crate::store::log::Sequenced;
+use crate::store::poison::Poison;
+use crate::store::read::Store;
+use crate::store::state::State;
+
+pub(super) struct Committer {
+    pub(super) store: Arc<Store>,
+    pub(super) journal: Writer,
+    pub(super) groups: Receiver<Signed>,
+    pub(super) head_moves: Receiver<HeadMove>,
+    pub(super) applier: Sender<Applied>,
+    pub(super) poison: Poison,
+}
+
+impl Committer {
+    /// Runs until both of its inputs are closed, or the store stops.
+    pub(super) fn run(mut self) {
+        let mut groups = self.groups.clone();
+        let mut head_moves = self.head_moves.clone();
+        let (mut groups_open, mut moves_open) = (true, true);
+        while groups_open || moves_open {
+            let outcome = select! {
+                recv(groups) -> signed => match signed {
+                    Ok(signed) => self.commit(signed),
+                    Err(_) => {
+                        // The applier drains, writes its last checkpoint and closes its side in turn.
+                        groups = never();
+                        groups_open = false;
+                        self.applier = crossbeam_channel::bounded(0).0;
+                        Ok(())
+                    }
+                },
+                recv(head_moves) -> head_move => match head_move {
+                    Ok(head_move) => self.move_head(&head_move),
+                    Err(_) => {
+                        head_moves = never();
+                        moves_open = false;
+                        Ok(())
+                    }
+                },
+            };
+            if let Err(reason) = outcome {
+                self.poison.set(reason);
+                return;
+            }
+        }
+    }
+
+    fn commit(&mut self, signed: Signed) -> Result<(), String> {
+        let Signed { frame, layer, group, replies } = signed;
+        if group.is_empty() {
+            // Nothing to write, but the answers may rest on groups before this one: those are durable now.
+            for reply in replies {
+                let _ = reply.to.send(reply.answers.into_iter().map(|answer| place(answer, &[])).collect());
+            }
+            return Ok(());
+        }
+        let records: Vec<(usize, Arc<Sequenced>)> = group
+            .records
+            .into_iter()
+            .map(|planned| {
+                let sequenced = Sequenced {
+                    index: planned.index,
+                    previous: planned.previous,
+                    link: planned.link,
+                    leaf_hash: planned.leaf_hash,
+                    record: planned.record,
+                    keys: planned.keys,
+                };
+                (planned.slot, Arc::new(sequenced))
+            })
+            .collect();
+        let mut by_slot: Vec<Vec<Arc<Sequenced>>> = vec![Vec::new(); group.logs.len()];
+        for (slot, record) in &records {
+            by_slot[*slot].push(record.clone());
+        }
+
+        let mut payload = PayloadWriter::new(group.bytes + 4096);
+        group.new_logs.iter().for_each(|log| payload.log(&log.identity));
+        group.api_keys.iter().for_each(|key| payload.api_key(key));
+        for (log, records) in group.logs.iter().zip(&by_slot) {
+            if let Some(first) = records.first() {
+                let records = records.iter().map(|record| &record.record);
+                payload.records(log.identity.number, first.index, &first.previous, records);
+            }
+        }
+        group.rotations.iter().for_each(|(log, index, key)| payload.rotation(*log, *index, key));
+        let written = self.journal.append(layer.0, &[&payload.finish()]).map_err(|error| error.to_string())?;
+        if written != frame {
+            return Err(format!("the journal wrote frame {written} where {frame} was planned"));
+        }
+
+        // Durable. From here on it may be seen.
+        group.new_logs.into_iter().for_each(|log| self.store.add_log(log));
+        group.api_keys.into_iter().for_each(|key| self.store.put_api_key(key));
+        let mut runs = Vec::with_capacity(group.logs.len());
+        for ((log, records), key) in group.logs.into_iter().zip(by_slot).zip(group.keys_after) {
+            let tiles = log.publish(layer, &records, key);
+            runs.push(AppliedRun { log, records, tiles });
+        }
+        let records: Vec<Arc<Sequenced>> = records.into_iter().map(|(_, record)| record).collect();
+        for reply in replies {
+            // A caller that went away has lost its answer, not its event.
+            let _ = reply.to.send(reply.answers.into_iter().map(|answer| place(answer, &records)).collect());
+        }
+        self.applier.send(Applied { frame, layer, runs }).map_err(|_| "the applier has ended".to_owned())
+    }
+
+    /// Records in HEAD what the applier has made durable in layers, then lets go of what that makes
+    /// superfluous. A crash between the steps leaves more than needed, never less.
+    fn move_head(&mut self, head_move: &HeadMove) -> Result<(), String> {
+        let HeadMove { frame, digest, clean } = head_move;
+        self.journal.set_head(*frame, *digest, *clean).map_err(|error| error.to_string())?;
+        State::remove_others(&self.store.data.join("state"), *frame).map_err(|error| error.to_string())?;
+        self.journal.release(*frame).map_err(|error| error.to_string())?;
+        Ok(())
+    }
+}
+
+fn place(answer: Answer, records: &[Arc<Sequenced>]) -> Placed {
+    match answer {
+        Answer::Record(position) => Placed::New(records[position].clone()),
+        Answer::Decided(placed) => placed,
+    }
+}

@@ -1,0 +1,68 @@
+//! From a parsed event to what the sequencer takes: sealed, committed to, its index tokens computed. Runs on
+//! the caller's thread, so that all of it is parallel.
+
+use rand::Rng as _;
+
+use crate::event::Event;
+use crate::event::catalog::Class;
+use crate::store::log::{IndexKeys, Log};
+use crate::store::read::body_keys;
+use crate::store::recent::Fingerprint;
+use crate::tlog::chain::FLAG_OWN;
+use crate::tlog::hash::Hash;
+
+/// An event ready to be given an index.
+pub struct Prepared {
+    /// The log it goes to.
+    pub log: u32,
+    /// Its id in clear, for the receipt.
+    pub id: String,
+    /// Retention class code.
+    pub class: u16,
+    /// Entry flags.
+    pub flags: u16,
+    /// Commitment to the event bytes.
+    pub event: Hash,
+    /// `Body::encode`.
+    pub body: Vec<u8>,
+    /// Index tokens.
+    pub keys: IndexKeys,
+    /// What was submitted, to tell a repeat from a conflict.
+    pub fingerprint: Fingerprint,
+}
+
+/// Fills in `id` and `class` where they are absent. The id is a UUIDv7.
+pub fn fill_in(event: &mut Event, class: Class) {
+    if event.id().is_none() {
+        event.set_id(&uuid::Uuid::now_v7().to_string());
+    }
+    if event.class().is_none() {
+        event.set_class(class.name());
+    }
+}
+
+/// Seals an event whose id and class are filled in. Salts are fresh random bytes.
+pub fn prepare(log: &Log, event: &Event, class_code: u16) -> Prepared {
+    let fingerprint = fingerprint(&event.canonical());
+    let mut rng = rand::rng();
+    let body = event.seal(&mut |salt| rng.fill_bytes(salt));
+    let keys = body_keys(&log.identity.index_key, &body);
+    let mut encoded = Vec::with_capacity(body.canonical.len() + 256);
+    body.encode(&mut encoded);
+    Prepared {
+        log: log.identity.number,
+        id: event.id().unwrap_or_default().to_owned(),
+        class: class_code,
+        flags: if event.is_own() { FLAG_OWN } else { 0 },
+        event: body.event_hash(),
+        body: encoded,
+        keys,
+        fingerprint,
+    }
+}
+
+/// Digest of a filled-in event in canonical form.
+pub fn fingerprint(canonical: &[u8]) -> Fingerprint {
+    let digest = blake3::hash(canonical);
+    *digest.as_bytes().first_chunk().expect("a digest has 32 bytes")
+}

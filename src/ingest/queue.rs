@@ -1,0 +1,168 @@
+//! The bounded queue between those who append and the sequencer. What does not fit is refused at once with
+//! nothing stored; nobody waits for room.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use tokio::sync::oneshot;
+
+use super::prepare::Prepared;
+use crate::store::idtable::Location;
+use crate::store::keyfile::LogSigner;
+use crate::store::log::Sequenced;
+use crate::store::poison::Poison;
+use crate::store::state::{ApiKey, LogIdentity};
+
+/// Most events queued, planned or on their way to disk: half a second of what two cores sign.
+pub const MAX_QUEUED_EVENTS: usize = 32_768;
+
+/// Most bytes of the same: `MAX_QUEUED_EVENTS` of 2 KiB.
+pub const MAX_QUEUED_BYTES: usize = 64 << 20;
+
+/// What the sequencer takes at once, and answers at once.
+pub struct Submission {
+    /// Events, in order. They may belong to several logs.
+    pub items: Vec<Prepared>,
+    /// Changes that go into the same frame, before the events.
+    pub controls: Vec<Control>,
+    /// All or nothing.
+    pub atomic: bool,
+    /// `Recent::epoch` before the caller looked into the id table.
+    pub epoch: u64,
+}
+
+/// A change besides records. It becomes true with the frame that carries it.
+pub enum Control {
+    /// A new log. Its genesis event is an item of the same submission.
+    CreateLog {
+        /// Who it is.
+        identity: LogIdentity,
+        /// Its first key.
+        signer: Arc<LogSigner>,
+    },
+    /// An API key made or changed. Its `entry_index` becomes the index of the first item when it is `u64::MAX`.
+    ApiKey(ApiKey),
+    /// From the entry after the last item of this log on, this key signs.
+    RotateKey {
+        /// The log.
+        log: u32,
+        /// The new key.
+        signer: Arc<LogSigner>,
+    },
+}
+
+/// What became of one item.
+#[derive(Clone)]
+pub enum Placed {
+    /// It has an index and is durable.
+    New(Arc<Sequenced>),
+    /// The same event stands there already.
+    Same(Location),
+    /// Another event with its id stands there.
+    Other(Location),
+    /// Look into the id table again and submit again.
+    LookAgain,
+    /// Another item of an atomic submission was refused; this one was not stored.
+    NotTried,
+}
+
+/// A submission that was not taken, or whose outcome is not known.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The queue is full. Nothing was stored.
+    #[error("the queue is full; nothing was stored")]
+    Busy,
+    /// The store has stopped acknowledging. Nothing of this submission was stored.
+    #[error("the store has stopped: {0}; nothing was stored")]
+    Stopped(String),
+    /// The write failed or the store stopped before it was known to be durable.
+    #[error("the store stopped before the write was known to be durable: repeat it with the same id")]
+    Unknown,
+}
+
+pub(super) struct Queued {
+    pub(super) submission: Submission,
+    pub(super) permit: Permit,
+    pub(super) reply: oneshot::Sender<Vec<Placed>>,
+}
+
+/// The entrance.
+#[derive(Clone)]
+pub struct Queue {
+    sender: Sender<Queued>,
+    load: Arc<Load>,
+    poison: Poison,
+}
+
+#[derive(Default)]
+struct Load {
+    events: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// Room taken in the queue; given back when the answer is on its way.
+pub(super) struct Permit {
+    load: Arc<Load>,
+    events: usize,
+    bytes: usize,
+}
+
+/// The promise of an answer.
+pub struct Ticket(oneshot::Receiver<Vec<Placed>>);
+
+impl Queue {
+    pub(super) fn new(poison: Poison) -> (Queue, Receiver<Queued>) {
+        // The channel itself is unbounded; `Load` bounds it by events and by bytes.
+        let (sender, receiver) = unbounded();
+        (Queue { sender, load: Arc::default(), poison }, receiver)
+    }
+
+    /// Takes a submission in, or refuses it with nothing stored.
+    pub fn admit(&self, submission: Submission) -> Result<Ticket, SubmitError> {
+        if let Some(reason) = self.poison.reason() {
+            return Err(SubmitError::Stopped(reason.to_owned()));
+        }
+        let bytes = submission.items.iter().map(|item| item.body.len() + 512).sum();
+        let permit = self.load.take(submission.items.len(), bytes).ok_or(SubmitError::Busy)?;
+        let (reply, answer) = oneshot::channel();
+        self.sender
+            .send(Queued { submission, permit, reply })
+            .map_err(|_| SubmitError::Stopped("it is shutting down".to_owned()))?;
+        Ok(Ticket(answer))
+    }
+
+    /// Events that wait or are on their way to disk.
+    pub fn depth(&self) -> usize {
+        self.load.events.load(Ordering::Relaxed)
+    }
+}
+
+impl Load {
+    fn take(self: &Arc<Load>, events: usize, bytes: usize) -> Option<Permit> {
+        let permit = Permit { load: self.clone(), events, bytes };
+        let events_before = self.events.fetch_add(events, Ordering::Relaxed);
+        let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fits = events_before + events <= MAX_QUEUED_EVENTS && bytes_before + bytes <= MAX_QUEUED_BYTES;
+        fits.then_some(permit)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.load.events.fetch_sub(self.events, Ordering::Relaxed);
+        self.load.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Ticket {
+    /// Waits for the answer.
+    pub async fn answer(self) -> Result<Vec<Placed>, SubmitError> {
+        self.0.await.map_err(|_| SubmitError::Unknown)
+    }
+
+    /// Waits for the answer on a thread that may block.
+    pub fn wait(self) -> Result<Vec<Placed>, SubmitError> {
+        self.0.blocking_recv().map_err(|_| SubmitError::Unknown)
+    }
+}

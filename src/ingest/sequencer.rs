@@ -1,0 +1,130 @@
+//! The sequencer: the one thread that owns all planned heads. It gathers what waits into a group, plans it,
+//! has it signed on all cores, and hands it to the committer; while that group is on its way to disk, the
+//! next one is gathered, planned and signed.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use rayon::iter::{IndexedParallelIterator as _, IntoParallelRefMutIterator as _, ParallelIterator as _};
+use tokio::sync::oneshot;
+
+use super::clock::Stamps;
+use super::plan::{Answer, Group, PlannedRecord, Planner};
+use super::queue::{Permit, Placed, Queued};
+use crate::store::layer_id::LayerId;
+use crate::store::poison::Poison;
+use crate::store::read::Store;
+use crate::tlog::chain;
+use crate::tlog::key::Signer as _;
+
+/// Most events of a group. Two cores sign 1,024 in about 10 ms, thirty times what the sync costs.
+const MAX_GROUP_EVENTS: usize = 1024;
+
+/// Most bytes of a group before it is closed; one submission more may still be in it, so a frame holds
+/// `MAX_GROUP_BYTES` and the largest submission.
+const MAX_GROUP_BYTES: usize = 1 << 20;
+
+/// Records that one task signs: half a millisecond of work.
+const SIGN_CHUNK: usize = 32;
+
+/// How long the sequencer sleeps before it looks whether the store has stopped.
+const IDLE: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// A group that is planned and signed.
+pub(super) struct Signed {
+    pub(super) frame: u64,
+    pub(super) layer: LayerId,
+    pub(super) group: Group,
+    pub(super) replies: Vec<Reply>,
+}
+
+pub(super) struct Reply {
+    pub(super) to: oneshot::Sender<Vec<Placed>>,
+    pub(super) answers: Vec<Answer>,
+    /// Held until the answer is given, so that the queue's bound covers what is on its way to disk.
+    pub(super) _permit: Permit,
+}
+
+pub(super) struct Sequencer {
+    pub(super) store: Arc<Store>,
+    pub(super) planner: Planner,
+    pub(super) stamps: Arc<Stamps>,
+    pub(super) queue: Receiver<Queued>,
+    pub(super) committer: Sender<Signed>,
+    pub(super) next_frame: u64,
+    pub(super) poison: Poison,
+}
+
+impl Sequencer {
+    /// Runs until the queue is closed and empty, or the store stops.
+    pub(super) fn run(mut self) {
+        let mut carried: Option<Queued> = None;
+        let mut floor = 0;
+        loop {
+            if self.poison.reason().is_some() {
+                return;
+            }
+            let first = match carried.take() {
+                Some(queued) => queued,
+                None => match self.queue.recv_timeout(IDLE) {
+                    Ok(queued) => queued,
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                },
+            };
+            let mut signed = self.gather(first, &mut carried, &mut floor);
+            sign(&mut signed.group.records);
+            if !signed.group.is_empty() {
+                self.next_frame += 1;
+            }
+            if self.committer.send(signed).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Plans `first` and what else waits, up to the bounds of a group. A group never crosses a month: the
+    /// submission that would is carried over, and `floor` becomes the month's first microsecond.
+    fn gather(&mut self, first: Queued, carried: &mut Option<Queued>, floor: &mut u64) -> Signed {
+        let now = self.stamps.now().max(*floor);
+        let now = match LayerId::of(self.planner.latest_stamp(&first.submission, now)) {
+            Some(latest) if latest != Group::layer(now) => latest.start(),
+            _ => now,
+        };
+        let layer = Group::layer(now);
+        let mut group = Group::default();
+        let mut replies = Vec::new();
+        let store = self.store.clone();
+        let mut next = Some(first);
+        let mut claims = store.recent.lock();
+        while let Some(queued) = next.take() {
+            if !replies.is_empty() && self.planner.latest_stamp(&queued.submission, now) >= layer.end() {
+                *floor = layer.end();
+                *carried = Some(queued);
+                break;
+            }
+            let answers = self.planner.plan(&mut group, &mut claims, queued.submission, now, self.next_frame);
+            replies.push(Reply { to: queued.reply, answers, _permit: queued.permit });
+            if group.records.len() >= MAX_GROUP_EVENTS || group.bytes >= MAX_GROUP_BYTES {
+                break;
+            }
+            next = self.queue.try_recv().ok();
+        }
+        drop(claims);
+        self.stamps.used(group.newest_stamp());
+        Signed { frame: self.next_frame, layer, group, replies }
+    }
+}
+
+/// Signs every record and hashes every leaf, on all cores: neither is chained.
+fn sign(records: &mut [PlannedRecord]) {
+    let one = |planned: &mut PlannedRecord| {
+        planned.record.signature = planned.signer.sign(&chain::signed_message(&planned.link));
+        planned.leaf_hash = chain::leaf_hash(&planned.entry);
+    };
+    if records.len() <= SIGN_CHUNK {
+        records.iter_mut().for_each(one);
+    } else {
+        records.par_iter_mut().with_min_len(SIGN_CHUNK).for_each(one);
+    }
+}

@@ -42,6 +42,10 @@ pub struct Applier {
     layer: Option<Arc<Layer>>,
     pending: HashMap<u32, Pending>,
     indexing: HashMap<u32, Indexing>,
+    /// During replay: the page of each log that was last compared.
+    compared: HashMap<u32, Vec<Arc<Sequenced>>>,
+    /// During replay: below this index no page of the layer holds what is pending.
+    uncovered_below: HashMap<u32, u64>,
     carried: HashSet<u32>,
     tokens: Vec<(Token, Location)>,
     packed_share: f64,
@@ -74,6 +78,8 @@ impl Applier {
             layer: None,
             pending: HashMap::new(),
             indexing: HashMap::new(),
+            compared: HashMap::new(),
+            uncovered_below: HashMap::new(),
             carried: HashSet::new(),
             tokens: Vec::new(),
             packed_share: 0.75,
@@ -116,43 +122,49 @@ impl Applier {
             self.tokens.push((record.keys.id, location));
             self.tokens.extend(record.keys.request_id.map(|token| (token, location)));
         }
-        if let Some(pending) = self.pending.get(&number) {
-            let start = pending.records.first().map(|first| first.index);
-            if let Some(known) = start.and_then(|start| record.index.checked_sub(start))
-                && let Some(known) = pending.records.get(usize::try_from(known).unwrap_or(usize::MAX))
-            {
-                return same(log, known, &record);
-            }
+        if let Some(known) = self.compared.get(&number).and_then(|page| page.iter().find(|known| known.index == record.index)) {
+            same(log, known, &record)?;
+            log.set_stored(record.index + 1);
+            return Ok(());
+        }
+        let follows = self.pending.get(&number).is_some_and(|pending| {
+            pending.records.last().is_some_and(|last| last.index + 1 == record.index)
+        });
+        if follows && self.uncovered_below.get(&number).is_some_and(|end| record.index < *end) {
+            return self.push(number, record);
         }
         // A page that cannot be read is as good as none: the journal still has its records.
         let stored = self.open_layer().page_at(number, record.index)?;
         let stored = stored.and_then(|page| chain_page(&log.identity, page.first_index, &page.bytes).ok()).unwrap_or_default();
         let end = stored.last().map_or(0, |last| last.index + 1);
         if record.index < end {
-            if let Some(position) = stored.iter().position(|known| known.index == record.index) {
-                same(log, &stored[position], &record)?;
+            if let Some(known) = stored.iter().find(|known| known.index == record.index) {
+                same(log, known, &record)?;
             }
             self.write_pending(number, true)?;
             self.drop_pending(number);
-            let is_last = self.open_layer().next_page_after(number, stored[0].index)?.is_none();
-            let pending = pending_of(log, if is_last { stored } else { Vec::new() });
-            self.pending_bytes += pending.bytes;
-            self.pending.insert(number, pending);
+            self.compared.insert(number, stored);
             log.set_stored(record.index + 1);
             return Ok(());
         }
         self.carry(log, &record)?;
-        let follows = self.pending.get(&number).is_some_and(|pending| {
-            pending.records.last().is_some_and(|last| last.index + 1 == record.index)
-        });
         if !follows {
             self.write_pending(number, true)?;
             self.drop_pending(number);
-            let pending = pending_of(log, if end == record.index { stored } else { Vec::new() });
+            let goes_on = end == record.index && stored.len() < MAX_PAGE_RECORDS;
+            let pending = pending_of(log, if goes_on { stored } else { Vec::new() });
             self.pending_bytes += pending.bytes;
             self.pending.insert(number, pending);
         }
+        let next = self.open_layer().next_page_after(number, record.index)?;
+        self.uncovered_below.insert(number, next.unwrap_or(u64::MAX));
         self.push(number, record)
+    }
+
+    /// Replay is over: lets go of what only it needs.
+    pub fn end_replay(&mut self) {
+        self.compared = HashMap::new();
+        self.uncovered_below = HashMap::new();
     }
 
     /// Writes every partial page and the ids of everything applied; `frame` is the last frame applied. What
@@ -200,6 +212,7 @@ impl Applier {
         self.pending_bytes = 0;
         self.indexing.clear();
         self.carried.clear();
+        self.end_replay();
         self.layer = Some(self.store.layers.get_or_create(layer)?);
         Ok(())
     }
@@ -268,10 +281,12 @@ impl Applier {
                 let records: Vec<&super::record::Record> =
                     pending.records[..count].iter().map(|record| &record.record).collect();
                 let bytes = page::encode(&previous, &records);
-                if bytes.len() < MAX_VALUE_BYTES || count == 1 {
+                // What the layer has under this key stays under it: the journal may have let go of it.
+                let least = pending.persisted.max(1);
+                if bytes.len() < MAX_VALUE_BYTES || count == least {
                     break (bytes, count < pending.records.len() || count == MAX_PAGE_RECORDS);
                 }
-                count = (count * PAGE_TARGET_BYTES / bytes.len()).clamp(1, count - 1);
+                count = (count * PAGE_TARGET_BYTES / bytes.len()).clamp(least, count - 1);
             };
             let raw: usize = pending.records[..count].iter().map(|record| record.record.encoded_len()).sum();
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]

@@ -1,0 +1,265 @@
+//! `HEAD`: what the journal must at least hold. Two slots of 512 bytes, written in turn.
+//!
+//! A slot is one sector, so a kill or a power cut leaves it old or new. A slot that is neither is rot; the
+//! other slot is then at most one write older. Where one write older would matter (a clean stop, a
+//! release), both slots are written. Byte-exact: `docs/format/journal.md` §5.
+
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use blake3::hazmat::{ContextKey, HasherExt, hash_derive_key_context};
+
+use super::JournalError;
+use super::disk::{Disk, DiskFile};
+use super::frame::SECTOR_BYTES;
+use super::segment::{read_exact, write_all};
+use crate::tlog::hash::Hash;
+
+/// Name of the file.
+pub const FILE_NAME: &str = "HEAD";
+/// Two slots.
+pub const FILE_BYTES: usize = 2 * SECTOR_BYTES;
+
+/// Name of the file while it is made.
+pub(super) const TEMPORARY_NAME: &str = "HEAD.tmp";
+const MAGIC: [u8; 4] = *b"VRVH";
+const VERSION: u16 = 1;
+const FLAG_CLEAN: u16 = 1;
+const HASH_AT: usize = SECTOR_BYTES - 32;
+const FIELDS_END: usize = 104;
+
+static HEAD_CONTEXT: LazyLock<ContextKey> =
+    LazyLock::new(|| hash_derive_key_context("varve v1 journal head"));
+
+/// What `HEAD` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Number of this state, from 1; slot `sequence % 2` holds it.
+    pub sequence: u64,
+    /// Newest frame that was durable when this was written; 0 is none.
+    pub newest: u64,
+    /// Hash of that frame; zero for none.
+    pub newest_hash: Hash,
+    /// Frame up to which the store was truly synced; 0 is none.
+    pub applied: u64,
+    /// First frame that must still be there. Frames before it may be gone.
+    pub kept_from: u64,
+    /// Root of the map of logs, as the caller gave it.
+    pub map_root: Hash,
+    /// Written by a clean stop: `newest` is exact, and nothing is torn.
+    pub clean: bool,
+}
+
+impl Head {
+    fn initial() -> Head {
+        Head {
+            sequence: 1,
+            newest: 0,
+            newest_hash: Hash::ZERO,
+            applied: 0,
+            kept_from: 1,
+            map_root: Hash::ZERO,
+            clean: false,
+        }
+    }
+
+    fn encode(&self) -> [u8; SECTOR_BYTES] {
+        let mut slot = [0; SECTOR_BYTES];
+        slot[0..4].copy_from_slice(&MAGIC);
+        slot[4..6].copy_from_slice(&VERSION.to_be_bytes());
+        slot[6..8].copy_from_slice(&if self.clean { FLAG_CLEAN } else { 0 }.to_be_bytes());
+        slot[8..16].copy_from_slice(&self.sequence.to_be_bytes());
+        slot[16..24].copy_from_slice(&self.newest.to_be_bytes());
+        slot[24..56].copy_from_slice(self.newest_hash.as_bytes());
+        slot[56..64].copy_from_slice(&self.applied.to_be_bytes());
+        slot[64..72].copy_from_slice(&self.kept_from.to_be_bytes());
+        slot[72..FIELDS_END].copy_from_slice(self.map_root.as_bytes());
+        let hash = hash(&slot[..HASH_AT]);
+        slot[HASH_AT..].copy_from_slice(&hash);
+        slot
+    }
+
+    /// Parses slot `position`; the error says in words why it cannot be used.
+    fn decode(slot: &[u8], position: u64) -> Result<Head, &'static str> {
+        let u64_at = |at: usize| u64::from_be_bytes(slot[at..at + 8].try_into().expect("8 bytes"));
+        let hash_at = |at: usize| Hash(slot[at..at + 32].try_into().expect("32 bytes"));
+        let u16_at = |at: usize| u16::from_be_bytes(slot[at..at + 2].try_into().expect("2 bytes"));
+        if slot[HASH_AT..] != hash(&slot[..HASH_AT]) {
+            return Err("its hash does not fit its bytes");
+        }
+        if slot[..4] != MAGIC || u16_at(4) != VERSION || u16_at(6) & !FLAG_CLEAN != 0 {
+            return Err("it is of another format version");
+        }
+        let head = Head {
+            sequence: u64_at(8),
+            newest: u64_at(16),
+            newest_hash: hash_at(24),
+            applied: u64_at(56),
+            kept_from: u64_at(64),
+            map_root: hash_at(72),
+            clean: u16_at(6) & FLAG_CLEAN != 0,
+        };
+        let zero_rest = slot[FIELDS_END..HASH_AT].iter().all(|byte| *byte == 0);
+        if head.sequence == 0 || head.sequence % 2 != position || !zero_rest {
+            return Err("it is in the wrong place");
+        }
+        // Frames kept_from..=newest are in segments, frames up to applied are in the store: no gap between.
+        let no_frame_is_zero = (head.newest == 0) == (head.newest_hash == Hash::ZERO);
+        let first_is_kept = (1..=head.newest.max(1)).contains(&head.kept_from);
+        if !no_frame_is_zero
+            || !first_is_kept
+            || head.applied > head.newest
+            || head.kept_from - 1 > head.applied
+        {
+            return Err("its numbers contradict each other");
+        }
+        Ok(head)
+    }
+}
+
+fn hash(bytes: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_from_context_key(&HEAD_CONTEXT);
+    hasher.update(bytes);
+    *hasher.finalize().as_bytes()
+}
+
+/// Makes the `HEAD` of an empty journal.
+pub(super) fn create(disk: &dyn Disk, dir: &Path) -> Result<(), JournalError> {
+    let temporary = dir.join(TEMPORARY_NAME);
+    let path = dir.join(FILE_NAME);
+    let first = Head::initial();
+    let second = Head { sequence: 2, ..first };
+    let mut bytes = [0; FILE_BYTES];
+    for head in [first, second] {
+        bytes[slot_at(&head)..][..SECTOR_BYTES].copy_from_slice(&head.encode());
+    }
+    // Kill or full disk up to the rename: a temporary file, and still no journal; create runs again.
+    let file = disk.create(&temporary).map_err(JournalError::io("create", &temporary))?;
+    write_all(&*file, &bytes, 0).map_err(JournalError::io("write", &temporary))?;
+    file.fdatasync().map_err(JournalError::io("sync", &temporary))?;
+    // Kill between rename and directory sync: either no journal, or an empty one. Both open or create.
+    disk.rename(&temporary, &path).map_err(JournalError::io("rename", &temporary))?;
+    disk.fsync_dir(dir).map_err(JournalError::io("sync", dir))
+}
+
+/// A slot that could not be used, and why.
+pub(super) type RottenSlot = (u64, &'static str);
+
+/// Reads `HEAD`, from one slot if the other is rotten.
+pub(super) fn read(disk: &dyn Disk, dir: &Path) -> Result<(Head, Option<RottenSlot>), JournalError> {
+    let path = dir.join(FILE_NAME);
+    let file = disk.open(&path, false).map_err(JournalError::io("open", &path))?;
+    let length = file.len().map_err(JournalError::io("read the length of", &path))?;
+    if length != FILE_BYTES as u64 {
+        return Err(JournalError::Head(format!("it has {length} bytes, not {FILE_BYTES}")));
+    }
+    let mut bytes = [0; FILE_BYTES];
+    read_exact(&*file, &mut bytes, 0).map_err(JournalError::io("read", &path))?;
+    let (zero, one) = bytes.split_at(SECTOR_BYTES);
+    match (Head::decode(zero, 0), Head::decode(one, 1)) {
+        (Ok(a), Ok(b)) if a.sequence.abs_diff(b.sequence) == 1 => {
+            Ok((if a.sequence > b.sequence { a } else { b }, None))
+        }
+        (Ok(a), Ok(b)) => Err(JournalError::Head(format!(
+            "its slots are states {} and {}, which do not follow each other",
+            a.sequence, b.sequence
+        ))),
+        (Ok(a), Err(why)) => Ok((a, Some((1, why)))),
+        (Err(why), Ok(b)) => Ok((b, Some((0, why)))),
+        (Err(a), Err(b)) => Err(JournalError::Head(format!("slot 0: {a}; slot 1: {b}"))),
+    }
+}
+
+/// The open `HEAD` of a writer.
+#[derive(Debug)]
+pub(super) struct HeadFile {
+    file: Box<dyn DiskFile>,
+    path: PathBuf,
+    current: Head,
+}
+
+impl HeadFile {
+    /// Opens it for writing; `current` is what [`read`] returned.
+    pub(super) fn open(disk: &dyn Disk, dir: &Path, current: Head) -> Result<HeadFile, JournalError> {
+        let path = dir.join(FILE_NAME);
+        let file = disk.open(&path, true).map_err(JournalError::io("open", &path))?;
+        Ok(HeadFile { file, path, current })
+    }
+
+    /// The state last written.
+    pub(super) fn current(&self) -> &Head {
+        &self.current
+    }
+
+    /// Makes `head` (its sequence is set here) the state, durably.
+    pub(super) fn write(&mut self, head: Head) -> Result<(), JournalError> {
+        let head = Head { sequence: self.current.sequence + 1, ..head };
+        // Kill or power cut here: this slot is old or new; the other slot holds the state before. Both are
+        // true of the journal, for the caller writes only what is durable already.
+        write_all(&*self.file, &head.encode(), slot_at(&head) as u64)
+            .map_err(JournalError::io("write", &self.path))?;
+        // Failed sync: unknown which of the two survives. The writer is poisoned; open decides.
+        self.file.fdatasync().map_err(JournalError::io("sync", &self.path))?;
+        self.current = head;
+        Ok(())
+    }
+
+    /// The same into both slots: afterwards one rotten slot hides nothing.
+    pub(super) fn write_both(&mut self, head: Head) -> Result<(), JournalError> {
+        self.write(head)?;
+        self.write(head)
+    }
+}
+
+fn slot_at(head: &Head) -> usize {
+    if head.sequence.is_multiple_of(2) { 0 } else { SECTOR_BYTES }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some() -> Head {
+        Head {
+            sequence: 8,
+            newest: 40,
+            newest_hash: Hash([3; 32]),
+            applied: 30,
+            kept_from: 12,
+            map_root: Hash([4; 32]),
+            clean: true,
+        }
+    }
+
+    #[test]
+    fn a_slot_comes_back() {
+        assert_eq!(Head::decode(&some().encode(), 0), Ok(some()));
+        let first = Head::initial();
+        assert_eq!(Head::decode(&first.encode(), 1), Ok(first));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_slot_is_seen() {
+        let slot = some().encode();
+        for bit in 0..SECTOR_BYTES * 8 {
+            let mut other = slot;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(Head::decode(&other, 0).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused_even_with_a_right_hash() {
+        for (name, head) in [
+            ("wrong slot", Head { sequence: 9, ..some() }),
+            ("sequence 0", Head { sequence: 0, ..some() }),
+            ("applied beyond newest", Head { applied: 41, ..some() }),
+            ("a gap", Head { applied: 10, ..some() }),
+            ("kept from 0", Head { kept_from: 0, ..some() }),
+            ("kept from beyond newest", Head { kept_from: 41, applied: 40, ..some() }),
+            ("no hash", Head { newest_hash: Hash::ZERO, ..some() }),
+        ] {
+            assert!(Head::decode(&head.encode(), 0).is_err(), "{name}");
+        }
+    }
+}

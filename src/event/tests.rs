@@ -367,7 +367,7 @@ fn every_flipped_bit_of_a_body_is_noticed() {
 fn a_body_holds_no_sealed_value_in_the_clear() {
     let body = sample();
     let clear = String::from_utf8(body.canonical.clone()).unwrap();
-    for hidden in ["ada", "Ada", "k2", "AWS Internal", "\"b\"", "field"] {
+    for hidden in ["ada@", "Ada", "k2", "AWS Internal", "\"b\"", "field"] {
         assert!(!clear.contains(hidden), "{hidden}");
         assert!(!format!("{body:?}").contains(hidden), "{hidden}");
     }
@@ -528,7 +528,7 @@ fn own_events_carry_clear_facts() {
     assert_eq!(facts.get("sizes").and_then(Value::as_list).map(<[Value]>::len), Some(3));
     assert_eq!(body.withheld().unwrap().len(), 0);
     let clear = String::from_utf8(body.canonical.clone()).unwrap();
-    assert!(!clear.contains("ada") && !clear.contains("quote") && !clear.contains("first"));
+    assert!(!clear.contains("=ada") && !clear.contains("quote") && !clear.contains("first"));
     assert!(Event::parse(&body.open().unwrap()).is_err());
     assert_eq!(Event::parse_own(&body.open().unwrap()).unwrap().canonical(), event.canonical());
     let over =
@@ -559,6 +559,6 @@ fn refusals_name_the_member_and_never_the_value() {
     let invalid = Event::parse(b"[\xff]").unwrap_err();
     assert_eq!(
         invalid.to_string(),
-        "the event (byte 1): not valid JSON; send one JSON object and nothing after it"
+        "/0 (byte 1): not valid JSON; send one JSON object and nothing after it"
     );
 }

@@ -1,0 +1,400 @@
+//! The members of an event (FORMAT, event): which there are, of what type and length, which are
+//! sealed. One reader for both forms: as submitted, with values in the clear, and as stored, with
+//! markers in their place. It reads canonical bytes once and says where each part lies.
+
+use super::Outcome;
+use super::canonical::{Reader, Text};
+use super::invalid::{Fault, InvalidKind};
+use super::limits::{
+    MAX_ACTION_CHARS, MAX_CLASS_CHARS, MAX_EVENT_BYTES, MAX_ID_CHARS, MAX_LABEL_CHARS,
+    MAX_STORED_EVENT_BYTES, MAX_TARGETS, MAX_TEXT_CHARS,
+};
+use super::seal::{MARKER_OPENING, SealedPath, read_commitment};
+use super::time::Micros;
+use crate::tlog::hash::Hash;
+
+/// A top-level member. The order is that of canonical form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Member {
+    Action,
+    Actor,
+    Changes,
+    Class,
+    Context,
+    Id,
+    Metadata,
+    OccurredAt,
+    Outcome,
+    Producer,
+    Reason,
+    Targets,
+    Varve,
+}
+
+impl Member {
+    pub(crate) const COUNT: usize = 13;
+    /// All members with their names, in order.
+    pub(crate) const ALL: [(Member, &'static str); Member::COUNT] = [
+        (Member::Action, "action"),
+        (Member::Actor, "actor"),
+        (Member::Changes, "changes"),
+        (Member::Class, "class"),
+        (Member::Context, "context"),
+        (Member::Id, "id"),
+        (Member::Metadata, "metadata"),
+        (Member::OccurredAt, "occurred_at"),
+        (Member::Outcome, "outcome"),
+        (Member::Producer, "producer"),
+        (Member::Reason, "reason"),
+        (Member::Targets, "targets"),
+        (Member::Varve, "varve"),
+    ];
+
+    fn named(name: &[u8]) -> Option<Member> {
+        Some(match name {
+            b"action" => Member::Action,
+            b"actor" => Member::Actor,
+            b"changes" => Member::Changes,
+            b"class" => Member::Class,
+            b"context" => Member::Context,
+            b"id" => Member::Id,
+            b"metadata" => Member::Metadata,
+            b"occurred_at" => Member::OccurredAt,
+            b"outcome" => Member::Outcome,
+            b"producer" => Member::Producer,
+            b"reason" => Member::Reason,
+            b"targets" => Member::Targets,
+            b"varve" => Member::Varve,
+            _ => return None,
+        })
+    }
+}
+
+/// Which form the bytes have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// From a service; nothing under `varve.`.
+    Submitted,
+    /// Varve's own, before sealing; only under `varve.`.
+    Own,
+    /// Sealed, with `id` and `class`.
+    Stored,
+}
+
+/// A range of the bytes read; empty where there is nothing.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Span {
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+}
+
+impl Span {
+    fn new(start: usize, end: usize) -> Span {
+        // `read` refuses inputs over 4 GiB, and far shorter ones.
+        Span { start: u32::try_from(start).unwrap_or(0), end: u32::try_from(end).unwrap_or(0) }
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+
+    /// The bytes.
+    pub(crate) fn of(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.start as usize..self.end as usize]
+    }
+}
+
+/// A part that is sealed, or is to be.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    pub(crate) path: SealedPath,
+    /// The whole value; in a stored event the object that holds the marker.
+    pub(crate) value: Span,
+    /// Its member `type`, name and value, which stays clear; it is the last of its object.
+    pub(crate) clear: Span,
+    /// In a stored event, what the marker commits to.
+    pub(crate) commitment: Hash,
+}
+
+/// Where the parts of an event lie in its bytes.
+#[derive(Clone)]
+pub(crate) struct Layout {
+    pub(crate) members: [Span; Member::COUNT],
+    /// In canonical order.
+    pub(crate) parts: Vec<Part>,
+    pub(crate) outcome: Outcome,
+    pub(crate) occurred_at: Option<Micros>,
+}
+
+/// Reads an event in the given form.
+pub(crate) fn read(bytes: &[u8], form: Form) -> Result<Layout, Fault> {
+    if bytes.len() > MAX_STORED_EVENT_BYTES {
+        return Err(Fault::new(InvalidKind::TooLarge));
+    }
+    let mut reader = Reader::new(bytes)?;
+    let mut layout = Layout {
+        members: [Span::default(); Member::COUNT],
+        parts: Vec::with_capacity(8),
+        outcome: Outcome::Unknown,
+        occurred_at: None,
+    };
+    let mut own = false;
+    reader.object(1, |reader, name| {
+        let member = match Member::named(name.raw) {
+            Some(Member::Varve) if !own => None,
+            found => found,
+        };
+        let member = member.ok_or_else(|| Fault::new(InvalidKind::UnknownMember))?;
+        let start = reader.offset();
+        match member {
+            Member::Action => own = action(reader, form)?,
+            Member::Class => class(reader.string()?)?,
+            Member::Id => id(reader.string()?)?,
+            Member::OccurredAt => layout.occurred_at = Some(time(reader, form)?),
+            Member::Outcome => {
+                let name = reader.string()?.raw;
+                layout.outcome = Outcome::parse(name).ok_or_else(|| Fault::new(InvalidKind::BadValue))?;
+            }
+            Member::Producer => producer(reader)?,
+            Member::Varve => reader.object(2, |reader, _| reader.value(3))?,
+            Member::Targets => targets(reader, form, &mut layout.parts)?,
+            Member::Actor => layout.parts.push(part(reader, form, SealedPath::Actor)?),
+            Member::Changes => layout.parts.push(part(reader, form, SealedPath::Changes)?),
+            Member::Context => layout.parts.push(part(reader, form, SealedPath::Context)?),
+            Member::Metadata => layout.parts.push(part(reader, form, SealedPath::Metadata)?),
+            Member::Reason => layout.parts.push(part(reader, form, SealedPath::Reason)?),
+        }
+        layout.members[member as usize] = Span::new(start, reader.offset());
+        Ok(())
+    })?;
+    reader.finish()?;
+    for (member, name) in Member::ALL {
+        let required = match member {
+            Member::Action | Member::Outcome => true,
+            Member::Id | Member::Class => form == Form::Stored,
+            _ => false,
+        };
+        if required && layout.members[member as usize].is_empty() {
+            return Err(missing(name));
+        }
+    }
+    Ok(layout)
+}
+
+/// Reads the value of a disclosure, alone. Pointers of faults are relative to it.
+pub(crate) fn read_disclosed(value: &[u8], path: SealedPath) -> Result<(), Fault> {
+    if value.len() > MAX_EVENT_BYTES {
+        return Err(Fault::new(InvalidKind::TooLarge));
+    }
+    let mut reader = Reader::new(value)?;
+    open_value(&mut reader, path, false)?;
+    reader.finish()
+}
+
+/// `[A-Za-z0-9._:/-]`, 1 to 128.
+pub(crate) fn id(text: Text<'_>) -> Result<(), Fault> {
+    word(
+        text,
+        MAX_ID_CHARS,
+        |byte| matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b':' | b'/' | b'-'),
+    )
+}
+
+/// `[a-z0-9-]`, 1 to 64.
+pub(crate) fn class(text: Text<'_>) -> Result<(), Fault> {
+    word(text, MAX_CLASS_CHARS, |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+}
+
+fn word(text: Text<'_>, max_chars: usize, allowed: impl Fn(u8) -> bool) -> Result<(), Fault> {
+    length(text, 1, max_chars)?;
+    let sound = text.raw.iter().all(|&byte| allowed(byte));
+    if sound { Ok(()) } else { Err(Fault::new(InvalidKind::BadValue)) }
+}
+
+/// Words of `[a-z0-9_-]` joined by dots. Whether it lies under `varve.`.
+fn action(reader: &mut Reader<'_>, form: Form) -> Result<bool, Fault> {
+    let text = reader.string()?;
+    length(text, 1, MAX_ACTION_CHARS)?;
+    let mut at_word_start = true;
+    for &byte in text.raw {
+        let fits = match byte {
+            b'.' => !at_word_start,
+            _ => matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'),
+        };
+        if !fits {
+            return Err(Fault::new(InvalidKind::BadValue));
+        }
+        at_word_start = byte == b'.';
+    }
+    if at_word_start {
+        return Err(Fault::new(InvalidKind::BadValue));
+    }
+    let own = text.raw.starts_with(b"varve.");
+    match form {
+        Form::Submitted if own || text.raw == b"varve" => Err(Fault::new(InvalidKind::ReservedAction)),
+        Form::Own if !own => Err(Fault::new(InvalidKind::ForeignAction)),
+        _ => Ok(own),
+    }
+}
+
+fn time(reader: &mut Reader<'_>, form: Form) -> Result<Micros, Fault> {
+    let text = reader.string()?.raw;
+    let parsed = std::str::from_utf8(text).ok().and_then(|text| Micros::parse(text).ok());
+    let micros = parsed.ok_or_else(|| Fault::new(InvalidKind::BadTime))?;
+    if form == Form::Stored && micros.text() != text {
+        return Err(Fault::new(InvalidKind::NotCanonical));
+    }
+    Ok(micros)
+}
+
+fn producer(reader: &mut Reader<'_>) -> Result<(), Fault> {
+    let (mut service, mut instance, mut seq) = (false, false, false);
+    reader.object(2, |reader, name| match name.raw {
+        b"instance" => {
+            instance = true;
+            length(reader.string()?, 1, MAX_LABEL_CHARS)
+        }
+        b"service" => {
+            service = true;
+            length(reader.string()?, 1, MAX_LABEL_CHARS)
+        }
+        b"seq" => {
+            seq = true;
+            let text = reader.number()?;
+            // Canonical integers have neither point nor exponent; within ±(2^53 − 1) all are written out.
+            let counts = text != b"0" && text.iter().all(u8::is_ascii_digit);
+            if counts { Ok(()) } else { Err(Fault::new(InvalidKind::BadValue)) }
+        }
+        _ => Err(Fault::new(InvalidKind::UnknownMember)),
+    })?;
+    match (service, instance, seq) {
+        (false, ..) => Err(missing("service")),
+        // A number counts from the start of one instance; without that it proves no hole.
+        (true, false, true) => Err(missing("instance")),
+        _ => Ok(()),
+    }
+}
+
+fn targets(reader: &mut Reader<'_>, form: Form, parts: &mut Vec<Part>) -> Result<(), Fault> {
+    reader.array(2, |reader, index| {
+        if index >= MAX_TARGETS {
+            return Err(Fault::new(InvalidKind::TooMany));
+        }
+        parts.push(part(reader, form, SealedPath::Target(index))?);
+        Ok(())
+    })
+}
+
+/// Takes a part that is sealed in the stored form and clear in the others.
+fn part(reader: &mut Reader<'_>, form: Form, path: SealedPath) -> Result<Part, Fault> {
+    let start = reader.offset();
+    let (clear, commitment) = if form == Form::Stored {
+        marker(reader, path)?
+    } else {
+        (open_value(reader, path, true)?, Hash::ZERO)
+    };
+    Ok(Part { path, value: Span::new(start, reader.offset()), clear, commitment })
+}
+
+/// Takes an object with a marker, and the `type` that may stand beside it.
+fn marker(reader: &mut Reader<'_>, path: SealedPath) -> Result<(Span, Hash), Fault> {
+    if !reader.take(MARKER_OPENING.split_last().map_or(&[][..], |(_, opening)| opening)) {
+        return Err(Fault::new(InvalidKind::NotSealed));
+    }
+    let text = reader.string()?;
+    let commitment = read_commitment(text.raw).ok_or_else(|| Fault::new(InvalidKind::NotSealed))?;
+    let mut clear = Span::default();
+    if reader.take(b",") {
+        let start = reader.offset();
+        reader.members(Some(Text::new(b"$sealed")), |reader, name| match name.raw {
+            b"type" if has_type(path) => kind(reader, start, &mut clear),
+            _ => Err(Fault::new(InvalidKind::UnknownMember)),
+        })?;
+    } else if !reader.take(b"}") {
+        return Err(Fault::new(InvalidKind::NotSealed));
+    }
+    Ok((clear, commitment))
+}
+
+fn has_type(path: SealedPath) -> bool {
+    matches!(path, SealedPath::Actor | SealedPath::Target(_))
+}
+
+/// Takes a value as submitted, or as disclosed (`whole` is false; then `type` stays outside it). The
+/// place of the member `type`.
+fn open_value(reader: &mut Reader<'_>, path: SealedPath, whole: bool) -> Result<Span, Fault> {
+    let mut clear = Span::default();
+    match path {
+        SealedPath::Actor => {
+            let mut id = false;
+            reader.object(2, |reader, name| match name.raw {
+                b"id" => {
+                    id = true;
+                    text(reader, 1)
+                }
+                b"email" | b"name" => text(reader, 0),
+                b"type" if whole => kind_after(reader, &mut clear),
+                _ => Err(Fault::new(InvalidKind::UnknownMember)),
+            })?;
+            if !id {
+                return Err(missing("id"));
+            }
+        }
+        SealedPath::Target(_) => reader.object(3, |reader, name| match name.raw {
+            b"id" => text(reader, 1),
+            b"name" => text(reader, 0),
+            b"type" if whole => kind_after(reader, &mut clear),
+            _ => Err(Fault::new(InvalidKind::UnknownMember)),
+        })?,
+        SealedPath::Context => reader.object(2, |reader, name| match name.raw {
+            b"case_id" | b"country" | b"ip" | b"request_id" | b"session_id" | b"trace_id" | b"user_agent" => {
+                text(reader, 0)
+            }
+            _ => Err(Fault::new(InvalidKind::UnknownMember)),
+        })?,
+        SealedPath::Changes => reader.array(2, |reader, _| change(reader))?,
+        SealedPath::Reason => drop(reader.string()?),
+        SealedPath::Metadata => reader.object(2, |reader, _| reader.value(3))?,
+    }
+    Ok(clear)
+}
+
+fn change(reader: &mut Reader<'_>) -> Result<(), Fault> {
+    let mut field = false;
+    reader.object(3, |reader, name| match name.raw {
+        b"field" => {
+            field = true;
+            text(reader, 1)
+        }
+        b"from" | b"to" => reader.value(4),
+        _ => Err(Fault::new(InvalidKind::UnknownMember)),
+    })?;
+    if field { Ok(()) } else { Err(missing("field")) }
+}
+
+/// Takes the value of `type`, whose member began at `start`.
+fn kind(reader: &mut Reader<'_>, start: usize, clear: &mut Span) -> Result<(), Fault> {
+    length(reader.string()?, 1, MAX_LABEL_CHARS)?;
+    *clear = Span::new(start, reader.offset());
+    Ok(())
+}
+
+/// Takes the value of `type` right after its name and colon.
+fn kind_after(reader: &mut Reader<'_>, clear: &mut Span) -> Result<(), Fault> {
+    kind(reader, reader.offset() - b"\"type\":".len(), clear)
+}
+
+fn text(reader: &mut Reader<'_>, min_chars: usize) -> Result<(), Fault> {
+    length(reader.string()?, min_chars, MAX_TEXT_CHARS)
+}
+
+fn length(text: Text<'_>, min_chars: usize, max_chars: usize) -> Result<(), Fault> {
+    let fits = text.raw.len() >= min_chars && text.fits(max_chars);
+    if fits { Ok(()) } else { Err(Fault::new(InvalidKind::BadLength)) }
+}
+
+#[cold]
+fn missing(name: &str) -> Fault {
+    Fault::new(InvalidKind::Missing).within(name)
+}

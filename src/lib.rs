@@ -16,11 +16,3 @@ pub mod store;
 #[cfg(feature = "server")]
 pub mod ingest;
 
-#[cfg(feature = "server")]
-pub mod query;
-
-#[cfg(feature = "server")]
-pub mod verify;
-
-#[cfg(feature = "server")]
-pub mod service;

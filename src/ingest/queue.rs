@@ -2,7 +2,7 @@
 //! nothing stored; nobody waits for room.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use tokio::sync::oneshot;
@@ -92,6 +92,7 @@ pub(super) struct Queued {
 pub struct Queue {
     sender: Sender<Queued>,
     load: Arc<Load>,
+    closing: Arc<AtomicBool>,
     poison: Poison,
 }
 
@@ -115,13 +116,16 @@ impl Queue {
     pub(super) fn new(poison: Poison) -> (Queue, Receiver<Queued>) {
         // The channel itself is unbounded; `Load` bounds it by events and by bytes.
         let (sender, receiver) = unbounded();
-        (Queue { sender, load: Arc::default(), poison }, receiver)
+        (Queue { sender, load: Arc::default(), closing: Arc::default(), poison }, receiver)
     }
 
     /// Takes a submission in, or refuses it with nothing stored.
     pub fn admit(&self, submission: Submission) -> Result<Ticket, SubmitError> {
         if let Some(reason) = self.poison.reason() {
             return Err(SubmitError::Stopped(reason.to_owned()));
+        }
+        if self.closing.load(Ordering::Acquire) {
+            return Err(SubmitError::Stopped("it is shutting down".to_owned()));
         }
         let bytes = submission.items.iter().map(|item| item.body.len() + 512).sum();
         let permit = self.load.take(submission.items.len(), bytes).ok_or(SubmitError::Busy)?;
@@ -130,6 +134,16 @@ impl Queue {
             .send(Queued { submission, permit, reply })
             .map_err(|_| SubmitError::Stopped("it is shutting down".to_owned()))?;
         Ok(Ticket(answer))
+    }
+
+    /// Refuses everything from now on; what was taken is finished.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// What tells the sequencer that nothing more comes.
+    pub(super) fn closing(&self) -> Arc<AtomicBool> {
+        self.closing.clone()
     }
 
     /// Events that wait or are on their way to disk.

@@ -3,6 +3,7 @@
 //! next one is gathered, planned and signed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rayon::iter::{IndexedParallelIterator as _, IntoParallelRefMutIterator as _, ParallelIterator as _};
@@ -28,7 +29,7 @@ const MAX_GROUP_BYTES: usize = 1 << 20;
 const SIGN_CHUNK: usize = 32;
 
 /// How long the sequencer sleeps before it looks whether the store has stopped.
-const IDLE: std::time::Duration = std::time::Duration::from_millis(100);
+const IDLE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// A group that is planned and signed.
 pub(super) struct Signed {
@@ -53,6 +54,7 @@ pub(super) struct Sequencer {
     pub(super) committer: Sender<Signed>,
     pub(super) next_frame: u64,
     pub(super) poison: Poison,
+    pub(super) closing: Arc<AtomicBool>,
 }
 
 impl Sequencer {
@@ -68,6 +70,7 @@ impl Sequencer {
                 Some(queued) => queued,
                 None => match self.queue.recv_timeout(IDLE) {
                     Ok(queued) => queued,
+                    Err(RecvTimeoutError::Timeout) if self.closing.load(Ordering::Acquire) => return,
                     Err(RecvTimeoutError::Timeout) => continue,
                     Err(RecvTimeoutError::Disconnected) => return,
                 },

@@ -74,7 +74,7 @@ impl Layer {
             } else {
                 part.to_vec()
             };
-            batch.put(&page_key(log, first_index, piece), &value);
+            batch.put(page_key(log, first_index, piece), value);
         }
         self.kv.apply(&batch)
     }

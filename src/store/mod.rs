@@ -19,6 +19,7 @@ pub mod page;
 pub mod poison;
 pub mod read;
 pub mod recent;
+pub mod recovery;
 pub mod record;
 pub mod sled;
 pub mod state;

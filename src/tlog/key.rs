@@ -318,6 +318,22 @@ mod tests {
         assert_eq!(VerifyingKey::from_bytes(&none), Err(KeyError::NotAPoint));
     }
 
+    /// The equation holds for both signatures; the vectors have more of them.
+    #[test]
+    fn lax_signatures_are_refused() {
+        let key = SeedSigner::from_seed(&[7; 32]).verifying_key();
+        let identity_r = bytes(
+            "0100000000000000000000000000000000000000000000000000000000000000\
+             0d6814ad59a4139b16768d9aeb36afc3a62b3541a57ab5cbe0c2b79948464a00",
+        );
+        assert!(!key.verify(b"small order R", &Signature(identity_r)));
+        let r = "3b0ea29bf9a081fb143eba96d46a8e5d343c6c2f8334a45461f7c5a505c7813f";
+        let s = "67d0d37dac68b7c5178bf3a08053b9b6f1ef8901f0837a53f48689db17fa0a0a";
+        let s_plus_l = "54a4c9dac6cbc91dee27eb435f4d98cbf1ef8901f0837a53f48689db17fa0a1a";
+        assert!(key.verify(b"S is not reduced", &Signature(bytes(&format!("{r}{s}")))));
+        assert!(!key.verify(b"S is not reduced", &Signature(bytes(&format!("{r}{s_plus_l}")))));
+    }
+
     #[test]
     fn verifier_keys_are_read_strictly() {
         let good = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k";

@@ -27,6 +27,8 @@ const VERSION: u16 = 1;
 const FLAG_CLEAN: u16 = 1;
 const HASH_AT: usize = SECTOR_BYTES - 32;
 const FIELDS_END: usize = 104;
+/// Numbers beyond this are refused, so that adding one is always sound: 146,000 years at 1,000,000 a second.
+const MAX_NUMBER: u64 = 1 << 62;
 
 static HEAD_CONTEXT: LazyLock<ContextKey> =
     LazyLock::new(|| hash_derive_key_context("varve v1 journal head"));
@@ -99,6 +101,9 @@ impl Head {
             map_root: hash_at(72),
             clean: u16_at(6) & FLAG_CLEAN != 0,
         };
+        if head.sequence > MAX_NUMBER || head.newest > MAX_NUMBER {
+            return Err("its numbers are out of range");
+        }
         let zero_rest = slot[FIELDS_END..HASH_AT].iter().all(|byte| *byte == 0);
         if head.sequence == 0 || head.sequence % 2 != position || !zero_rest {
             return Err("it is in the wrong place");
@@ -257,6 +262,8 @@ mod tests {
             ("a gap", Head { applied: 10, ..some() }),
             ("kept from 0", Head { kept_from: 0, ..some() }),
             ("kept from beyond newest", Head { kept_from: 41, applied: 40, ..some() }),
+            ("a number without successor", Head { newest: u64::MAX, ..some() }),
+            ("a sequence without successor", Head { sequence: u64::MAX - 1, ..some() }),
             ("no hash", Head { newest_hash: Hash::ZERO, ..some() }),
         ] {
             assert!(Head::decode(&head.encode(), 0).is_err(), "{name}");

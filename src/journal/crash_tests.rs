@@ -150,7 +150,8 @@ fn first_process(writer: &mut Writer, ledger: &mut Ledger) -> Result<(), Journal
     ledger.release(writer, 8)?;
     ledger.append(writer)?;
     ledger.release(writer, 8)?;
-    ledger.set_head(writer, 10, true)
+    ledger.set_head(writer, 10, true)?;
+    writer.wipes_pending().map(drop)
 }
 
 fn second_process(writer: &mut Writer, ledger: &mut Ledger) -> Result<(), JournalError> {
@@ -160,7 +161,8 @@ fn second_process(writer: &mut Writer, ledger: &mut Ledger) -> Result<(), Journa
     ledger.set_head(writer, 13, false)?;
     ledger.release(writer, 13)?;
     ledger.release(writer, 13)?;
-    ledger.append(writer)
+    ledger.append(writer)?;
+    writer.wipes_pending().map(drop)
 }
 
 fn poisoned_if_failed(result: &Result<(), JournalError>, writer: &mut Writer) {
@@ -171,15 +173,15 @@ fn poisoned_if_failed(result: &Result<(), JournalError>, writer: &mut Writer) {
     }
 }
 
-/// Opens after a crash: everything known is there, and stays there whatever happens next.
-fn recover(disk: &SimulatedDisk, ledger: &mut Ledger) -> Result<(), String> {
+/// Opens after a crash: everything known is there.
+fn open(disk: &SimulatedDisk, ledger: &mut Ledger) -> Result<Writer, String> {
     let options = options(false);
     let before = disk.calls();
     let scan = match Scan::read_on(Arc::new(disk.clone()), dir(), &options) {
         Err(JournalError::Absent(_)) if !ledger.created => {
-            return Writer::create_on(Arc::new(disk.clone()), dir(), &options)
-                .map(drop)
-                .map_err(|e| e.to_string());
+            let writer = Writer::create_on(Arc::new(disk.clone()), dir(), &options);
+            ledger.created = writer.is_ok();
+            return writer.map_err(|error| error.to_string());
         }
         read => read.map_err(|error| error.to_string())?,
     };
@@ -188,9 +190,14 @@ fn recover(disk: &SimulatedDisk, ledger: &mut Ledger) -> Result<(), String> {
     }
     ledger.created = true;
     ledger.check(&scan)?;
-    let mut writer = scan.into_writer().map_err(|error| error.to_string())?;
-    ledger.append(&mut writer).map_err(|error| error.to_string())?;
-    Ok(())
+    ledger.generation = ledger.generation.wrapping_add(13) % 40;
+    scan.into_writer().map_err(|error| error.to_string())
+}
+
+/// [`open`], and the journal goes on.
+fn recover(disk: &SimulatedDisk, ledger: &mut Ledger) -> Result<(), String> {
+    let mut writer = open(disk, ledger)?;
+    ledger.append(&mut writer).map_err(|error| error.to_string())
 }
 
 /// [`recover`], then a power cut that leaves only what was promised, then open again.
@@ -279,39 +286,38 @@ fn sweep(
     (runs, wrong)
 }
 
+/// Nothing wrong, or, with the sync taken out, something lost: a sweep that cannot see that proves nothing.
+fn verdict(runs: usize, wrong: &[String]) {
+    if cfg!(feature = "unsafe-skip-journal-sync") {
+        assert!(wrong.iter().any(|what| what.contains("were acknowledged")), "{wrong:#?}");
+    } else {
+        assert!(wrong.is_empty(), "{} of {runs}: {:#?}", wrong.len(), &wrong[..wrong.len().min(5)]);
+    }
+}
+
 #[test]
-#[cfg(not(feature = "unsafe-skip-journal-sync"))]
 fn a_kill_or_power_cut_at_any_call_loses_nothing() {
     let (runs, wrong) = sweep(SimulatedDisk::default, &KILLS, false, 12);
     assert!(runs > 2_000, "{runs}");
-    assert!(wrong.is_empty(), "{} of {runs}: {:#?}", wrong.len(), &wrong[..wrong.len().min(5)]);
+    verdict(runs, &wrong);
 }
 
 #[test]
-#[cfg(not(feature = "unsafe-skip-journal-sync"))]
 fn an_error_at_any_call_poisons_and_loses_nothing() {
     let (runs, wrong) = sweep(SimulatedDisk::default, &FAILURES, false, 4);
     assert!(runs > 1_000, "{runs}");
-    assert!(wrong.is_empty(), "{} of {runs}: {:#?}", wrong.len(), &wrong[..wrong.len().min(5)]);
+    verdict(runs, &wrong);
 }
 
 #[test]
-#[cfg(not(feature = "unsafe-skip-journal-sync"))]
 fn the_same_holds_with_the_background_thread() {
-    let (_, wrong) = sweep(SimulatedDisk::default, &[Fault::Kill, Fault::Eio], true, 4);
-    assert!(wrong.is_empty(), "{:#?}", &wrong[..wrong.len().min(5)]);
+    let (runs, wrong) = sweep(SimulatedDisk::default, &[Fault::Kill, Fault::Eio], true, 4);
+    verdict(runs, &wrong);
 }
 
 #[test]
 fn the_sweep_sees_a_disk_that_lies() {
     let (_, wrong) = sweep(SimulatedDisk::lying, &[Fault::Kill], false, 0);
-    assert!(wrong.iter().any(|what| what.contains("were acknowledged")), "{wrong:#?}");
-}
-
-#[test]
-#[cfg(feature = "unsafe-skip-journal-sync")]
-fn the_sweep_sees_that_the_sync_is_taken_out() {
-    let (_, wrong) = sweep(SimulatedDisk::default, &[Fault::Kill], false, 0);
     assert!(wrong.iter().any(|what| what.contains("were acknowledged")), "{wrong:#?}");
 }
 
@@ -331,23 +337,21 @@ fn a_crash_within_recovery_is_harmless() {
                 let again = start.next_process();
                 again.plan(second, if second % 2 == 0 { Fault::Kill } else { Fault::Eio });
                 let mut known = ledger.clone();
-                if recover(&again, &mut known).is_ok() {
-                    break;
+                // What an interrupted recovery accepted was not served. Once it is through, it may have been.
+                match open(&again, &mut known) {
+                    Err(_) => known = ledger.clone(),
+                    Ok(mut writer) => {
+                        if known.append(&mut writer).is_ok() {
+                            break;
+                        }
+                    }
                 }
-                // What the interrupted recovery accepted was not served; what it appended was not answered.
-                let mut at_least = ledger.clone();
-                at_least.attempted = known
-                    .attempted
-                    .clone()
-                    .filter(|_| known.frames.len() == ledger.frames.len())
-                    .or(at_least.attempted);
                 let cut =
-                    [again.next_process(), again.power_cut(|_| 0), again.power_cut(|a| random.below(a))];
+                    [again.next_process(), again.power_cut(|_| 0), again.power_cut(|n| random.below(n))];
                 for image in cut {
                     runs += 1;
-                    let either = recover_and_lose(&image, &at_least)
-                        .or_else(|_| recover_and_lose(&image.next_process(), &known));
-                    either.unwrap_or_else(|error| panic!("call {call}, then {second}: {error}"));
+                    recover_and_lose(&image, &known)
+                        .unwrap_or_else(|error| panic!("call {call}, then {second}: {error}"));
                 }
             }
         }
@@ -390,19 +394,19 @@ fn refused_or_same(disk: &SimulatedDisk, ledger: &Ledger, what: &str) -> bool {
 
 #[test]
 fn every_flipped_bit_is_refused_or_changes_nothing() {
-    for clean in [true, false] {
+    for (clean, step) in [(true, 1), (false, 5)] {
         let (disk, ledger) = specimen(clean);
         for path in disk.files() {
             let is_head = path.ends_with("HEAD");
             let mut refused = 0;
             let bits = disk.content(&path).len() * 8;
-            for bit in 0..bits {
+            for bit in (0..bits).step_by(step) {
                 disk.flip(&path, bit);
                 refused += usize::from(refused_or_same(&disk, &ledger, &format!("{path:?} bit {bit}")));
                 disk.flip(&path, bit);
             }
             // A rotten slot of HEAD has its double; a segment has none.
-            assert_eq!(refused, if is_head { 0 } else { bits }, "{path:?}");
+            assert_eq!(refused, if is_head { 0 } else { bits.div_ceil(step) }, "{path:?}");
         }
     }
 }
@@ -444,6 +448,36 @@ fn sectors_zeroed_swapped_or_cut_off_are_refused_after_a_clean_stop() {
         disk.set_content(&path, &good);
     }
     assert!(!refused_or_same(&disk, &ledger, "restored"));
+}
+
+#[test]
+fn a_forged_sector_with_a_right_check_is_refused_after_a_clean_stop() {
+    let (disk, ledger) = specimen(true);
+    let mut random = Random(7);
+    let mut forged = 0;
+    for path in disk.files() {
+        let good = disk.content(&path);
+        for at in (0..good.len()).step_by(512) {
+            let sound = (0..36u32).map(|i| (u64::from(i / 4) + 1, i % 4)).find(|&(number, index)| {
+                frame::classify(&good[at..at + 512], number, index) == frame::Sector::Sound
+            });
+            let Some((number, index)) = sound else { continue };
+            for _ in 0..200 {
+                let mut content = good.clone();
+                let sector = &mut content[at..at + 512];
+                // Mostly the header, where a first sector decides what is read next.
+                let byte = random.below(if forged % 4 == 0 { 508 } else { 32 });
+                sector[byte] = sector[byte].wrapping_add(u8::try_from(1 + random.below(255)).unwrap());
+                let check = frame::sector_check(&sector[..508], number, index);
+                sector[508..].copy_from_slice(&check.to_be_bytes());
+                disk.set_content(&path, &content);
+                assert!(refused_or_same(&disk, &ledger, &format!("{path:?} byte {}", at + byte)));
+                forged += 1;
+            }
+        }
+        disk.set_content(&path, &good);
+    }
+    assert!(forged > 2_000, "{forged}");
 }
 
 #[test]
@@ -529,9 +563,35 @@ fn a_torn_frame_may_lack_its_header_but_not_its_bounds() {
 }
 
 #[test]
+fn the_oldest_frame_is_one_that_head_allows() {
+    let disk = SimulatedDisk::default();
+    drop(Writer::create_on(Arc::new(disk.clone()), dir(), &options(false)).unwrap());
+    for number in [0, 1, 2, 50, u64::MAX] {
+        for sectors in [1, 2] {
+            let mut content = Vec::new();
+            frame::encode(&mut content, number, 1, &Hash::ZERO, &[&[1; 800]]);
+            content.truncate(sectors * 512);
+            content.resize(4096, 0);
+            disk.set_content(&segment::path(dir(), 1), &content);
+            match read(&disk) {
+                Ok(scan) => {
+                    let whole = (Some(1), Tail::Clean);
+                    let torn = (None, Tail::Torn { frame: 1 });
+                    assert_eq!((scan.oldest(), scan.tail()), if sectors == 2 { whole } else { torn });
+                    assert_eq!(number, 1);
+                }
+                Err(error) => {
+                    assert!(number != 1 && matches!(error, JournalError::Damaged { .. }), "{error}")
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_torn_frame_is_followed_by_zeros_or_it_is_damage() {
     let (disk, ledger) = specimen(false);
-    let files = disk.files();
+    let files: Vec<PathBuf> = disk.files().into_iter().filter(|path| !path.ends_with("HEAD")).collect();
     let last = files.iter().rev().find(|path| disk.content(path).iter().any(|byte| *byte != 0)).unwrap();
     let end =
         disk.content(last).chunks(512).rposition(|sector| sector.iter().any(|byte| *byte != 0)).unwrap();
@@ -546,6 +606,7 @@ fn a_torn_frame_is_followed_by_zeros_or_it_is_damage() {
 }
 
 #[test]
+#[cfg(not(feature = "unsafe-skip-journal-sync"))]
 fn a_segment_goes_at_the_second_release_and_leaves_no_bytes() {
     let disk = SimulatedDisk::default();
     let mut writer = Writer::create_on(Arc::new(disk.clone()), dir(), &options(false)).unwrap();

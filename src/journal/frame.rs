@@ -277,6 +277,20 @@ mod tests {
     }
 
     #[test]
+    fn the_vectors_of_the_format_document() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let mut buffer = Vec::new();
+        let first = encode(&mut buffer, 1, 202_611, &Hash::ZERO, &[b"varve"]);
+        assert_eq!(first.to_string(), "f76f7528c1455045843cf49c5114f9e2ce0128127bd20d7d2f261864f491c49c");
+        assert_eq!(hex(&buffer[508..]), "eb4d04d8");
+        let payload: Vec<u8> = (0..2000u32).map(|i| u8::try_from(i % 251).unwrap()).collect();
+        let second = encode(&mut buffer, 2, 202_611, &first, &[&payload]);
+        assert_eq!(second.to_string(), "237781841c09106b0b1720545d0a419eefcc65b0a51ecb1d2fc61de4547b4594");
+        assert_eq!(hex(&buffer[508..512]), "92cb07ae");
+        assert_eq!(hex(&buffer[buffer.len() - 4..]), "a1af6f29");
+    }
+
+    #[test]
     fn headers_of_another_kind_are_refused() {
         let mut buffer = Vec::new();
         encode(&mut buffer, 1, 1, &Hash::ZERO, &[b"x"]);

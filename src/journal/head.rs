@@ -1,8 +1,8 @@
 //! `HEAD`: what the journal must at least hold. Two slots of 512 bytes, written in turn.
 //!
-//! A slot is one sector, so a kill or a power cut leaves it old or new. A slot that is neither is rot; the
-//! other slot is then at most one write older. Where one write older would matter (a clean stop, a
-//! release), both slots are written. Byte-exact: `docs/format/journal.md` §5.
+//! A slot is one sector, so a kill or a power cut leaves it old or new. A slot that is neither is rot. Each
+//! state goes to one slot and then to the other, so a rotten slot hides nothing, unless the machine stopped
+//! between the two. Byte-exact: `docs/format/journal.md` §5.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -27,6 +27,8 @@ const VERSION: u16 = 1;
 const FLAG_CLEAN: u16 = 1;
 const HASH_AT: usize = SECTOR_BYTES - 32;
 const FIELDS_END: usize = 104;
+/// Numbers beyond this are refused, so that adding one is always sound: 146,000 years at 1,000,000 a second.
+const MAX_NUMBER: u64 = 1 << 62;
 
 static HEAD_CONTEXT: LazyLock<ContextKey> =
     LazyLock::new(|| hash_derive_key_context("varve v1 journal head"));
@@ -99,6 +101,9 @@ impl Head {
             map_root: hash_at(72),
             clean: u16_at(6) & FLAG_CLEAN != 0,
         };
+        if head.sequence > MAX_NUMBER || head.newest > MAX_NUMBER {
+            return Err("its numbers are out of range");
+        }
         let zero_rest = slot[FIELDS_END..HASH_AT].iter().all(|byte| *byte == 0);
         if head.sequence == 0 || head.sequence % 2 != position || !zero_rest {
             return Err("it is in the wrong place");
@@ -125,21 +130,26 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
 
 /// Makes the `HEAD` of an empty journal.
 pub(super) fn create(disk: &dyn Disk, dir: &Path) -> Result<(), JournalError> {
+    make(disk, dir, Head::initial()).map(drop)
+}
+
+/// Makes a file with `head` and its successor, the same but for the sequence, and gives it the name.
+fn make(disk: &dyn Disk, dir: &Path, head: Head) -> Result<HeadFile, JournalError> {
     let temporary = dir.join(TEMPORARY_NAME);
     let path = dir.join(FILE_NAME);
-    let first = Head::initial();
-    let second = Head { sequence: 2, ..first };
+    let second = Head { sequence: head.sequence + 1, ..head };
     let mut bytes = [0; FILE_BYTES];
-    for head in [first, second] {
+    for head in [head, second] {
         bytes[slot_at(&head)..][..SECTOR_BYTES].copy_from_slice(&head.encode());
     }
-    // Kill or full disk up to the rename: a temporary file, and still no journal; create runs again.
+    // Kill, failed sync or full disk up to the rename: a temporary file, and the HEAD of before, or none.
     let file = disk.create(&temporary).map_err(JournalError::io("create", &temporary))?;
     write_all(&*file, &bytes, 0).map_err(JournalError::io("write", &temporary))?;
     file.fdatasync().map_err(JournalError::io("sync", &temporary))?;
-    // Kill between rename and directory sync: either no journal, or an empty one. Both open or create.
+    // Kill between rename and directory sync: the HEAD of before, or this one. Both are true.
     disk.rename(&temporary, &path).map_err(JournalError::io("rename", &temporary))?;
-    disk.fsync_dir(dir).map_err(JournalError::io("sync", dir))
+    disk.fsync_dir(dir).map_err(JournalError::io("sync", dir))?;
+    Ok(HeadFile { file, path, current: second })
 }
 
 /// A slot that could not be used, and why.
@@ -179,11 +189,10 @@ pub(super) struct HeadFile {
 }
 
 impl HeadFile {
-    /// Opens it for writing; `current` is what [`read`] returned.
-    pub(super) fn open(disk: &dyn Disk, dir: &Path, current: Head) -> Result<HeadFile, JournalError> {
-        let path = dir.join(FILE_NAME);
-        let file = disk.open(&path, true).map_err(JournalError::io("open", &path))?;
-        Ok(HeadFile { file, path, current })
+    /// Makes `head` the state, in a new file. What [`read`] returned may so far be in the page cache alone,
+    /// behind a sync that failed; written into the old file, the next state could become durable without it.
+    pub(super) fn replace(disk: &dyn Disk, dir: &Path, head: Head) -> Result<HeadFile, JournalError> {
+        make(disk, dir, Head { sequence: head.sequence + 1, ..head })
     }
 
     /// The state last written.
@@ -191,23 +200,19 @@ impl HeadFile {
         &self.current
     }
 
-    /// Makes `head` (its sequence is set here) the state, durably.
+    /// Makes `head` (its sequence is set here) the state, durably: in one slot, then in the other.
     pub(super) fn write(&mut self, head: Head) -> Result<(), JournalError> {
-        let head = Head { sequence: self.current.sequence + 1, ..head };
-        // Kill or power cut here: this slot is old or new; the other slot holds the state before. Both are
-        // true of the journal, for the caller writes only what is durable already.
-        write_all(&*self.file, &head.encode(), slot_at(&head) as u64)
-            .map_err(JournalError::io("write", &self.path))?;
-        // Failed sync: unknown which of the two survives. The writer is poisoned; open decides.
-        self.file.fdatasync().map_err(JournalError::io("sync", &self.path))?;
-        self.current = head;
+        for _slot in 0..2 {
+            let head = Head { sequence: self.current.sequence + 1, ..head };
+            // Kill or power cut here: this slot is old or new; the other one holds the state before, or this
+            // one already. Each is true of the journal: the caller writes only what is durable.
+            write_all(&*self.file, &head.encode(), slot_at(&head) as u64)
+                .map_err(JournalError::io("write", &self.path))?;
+            // Failed sync: unknown which of the two survives. The writer is poisoned; open decides.
+            self.file.fdatasync().map_err(JournalError::io("sync", &self.path))?;
+            self.current = head;
+        }
         Ok(())
-    }
-
-    /// The same into both slots: afterwards one rotten slot hides nothing.
-    pub(super) fn write_both(&mut self, head: Head) -> Result<(), JournalError> {
-        self.write(head)?;
-        self.write(head)
     }
 }
 
@@ -257,6 +262,8 @@ mod tests {
             ("a gap", Head { applied: 10, ..some() }),
             ("kept from 0", Head { kept_from: 0, ..some() }),
             ("kept from beyond newest", Head { kept_from: 41, applied: 40, ..some() }),
+            ("a number without successor", Head { newest: u64::MAX, ..some() }),
+            ("a sequence without successor", Head { sequence: u64::MAX - 1, ..some() }),
             ("no hash", Head { newest_hash: Hash::ZERO, ..some() }),
         ] {
             assert!(Head::decode(&head.encode(), 0).is_err(), "{name}");

@@ -105,7 +105,7 @@ impl Scan {
         let mut walk =
             Walk { disk: &*disk, dir, head: &head, last: None, head_hash: None, tail: Tail::Clean };
         let segments = walk.segments(&listing.segments)?;
-        walk.agrees_with_head(&segments)?;
+        walk.agrees_with_head()?;
         let (newest, tail) = (walk.last.unwrap_or((0, Hash::ZERO)), walk.tail);
         let options = options.clone();
         let (dir, left_over) = (dir.to_owned(), listing.left_over);
@@ -233,7 +233,9 @@ impl Walk<'_> {
 
     fn one_segment(&mut self, window: &mut Window, found: &mut Segment) -> Result<(), JournalError> {
         while found.end < window.bytes {
-            match window.step(found.end, self.last)? {
+            // HEAD bounds the number of the oldest frame: those before `kept_from` may be gone, no others.
+            let after = self.last.map_or(After::Unknown { at_most: self.head.kept_from }, After::from);
+            match window.step(found.end, after)? {
                 Step::Frame(header) => {
                     if header.number == self.head.newest {
                         self.head_hash = Some(header.hash);
@@ -262,21 +264,9 @@ impl Walk<'_> {
         self.last.map_or(1, |(number, _)| number + 1)
     }
 
-    fn agrees_with_head(&self, segments: &[Segment]) -> Result<(), JournalError> {
+    fn agrees_with_head(&self) -> Result<(), JournalError> {
         let head = self.head;
         let newest = self.last.map_or(0, |(number, _)| number);
-        let oldest = segments.first().filter(|first| first.end > 0).map(|first| first.first_frame);
-        if let (Some(oldest), Some(first)) = (oldest, segments.first())
-            && oldest > head.kept_from
-        {
-            return Err(JournalError::Damaged {
-                segment: first.number,
-                offset: 0,
-                frame: oldest,
-                expected: format!("frame {} or an older one, which HEAD says is kept", head.kept_from),
-                found: format!("frame {oldest}"),
-            });
-        }
         if head.newest > 0 && self.head_hash != Some(head.newest_hash) {
             return Err(JournalError::Rollback {
                 head: head.newest,
@@ -295,6 +285,21 @@ impl Walk<'_> {
             )));
         }
         Ok(())
+    }
+}
+
+/// What is known of the frame before.
+#[derive(Clone, Copy)]
+enum After {
+    /// This one.
+    Frame { number: u64, hash: Hash },
+    /// Nothing: the next frame is the oldest kept, and its number is 1 to `at_most`.
+    Unknown { at_most: u64 },
+}
+
+impl From<(u64, Hash)> for After {
+    fn from((number, hash): (u64, Hash)) -> After {
+        After::Frame { number, hash }
     }
 }
 
@@ -347,10 +352,13 @@ impl Window {
         Ok(&mut self.buffer[at..at + bytes])
     }
 
-    /// What stands at `offset`, behind the frame `last`; `None` at the start of the oldest segment.
-    fn step(&mut self, offset: u64, last: Option<(u64, Hash)>) -> Result<Step, JournalError> {
+    /// What stands at `offset`.
+    fn step(&mut self, offset: u64, after: After) -> Result<Step, JournalError> {
         let first = self.slice(offset, SECTOR_BYTES)?;
-        let number = last.map_or_else(|| frame::claimed_number(first), |(number, _)| number + 1);
+        let number = match after {
+            After::Frame { number, .. } => number + 1,
+            After::Unknown { .. } => frame::claimed_number(first),
+        };
         match frame::classify(first, number, 0) {
             Sector::Blank => return Ok(Step::Blank),
             Sector::Sound => {}
@@ -361,16 +369,21 @@ impl Window {
         }
         let parsed = frame::parse_header(first);
         let header = parsed.map_err(|(expected, found)| self.damaged(offset, number, &expected, found))?;
-        let previous = match last {
-            Some((_, hash)) => Some(hash),
-            // Nothing foretells what the oldest frame kept refers to, unless it is the first of all.
-            None => (number <= 1).then_some(Hash::ZERO),
-        };
-        if header.number != number || number == 0 {
+        if header.number != number {
             return Err(self.damaged(offset, number, "its number", header.number.to_string()));
         }
-        if previous.is_some_and(|previous| previous != header.previous) {
-            let expected = format!("the hash of the frame before, {}", previous.unwrap_or_default());
+        let previous = match after {
+            After::Unknown { at_most } if !(1..=at_most).contains(&number) => {
+                let expected = format!("a frame from 1 to {at_most}: HEAD says that frame is kept");
+                return Err(self.damaged(offset, number, &expected, format!("frame {number}")));
+            }
+            // Nothing foretells what the oldest frame kept refers to, unless it is the first of all.
+            After::Unknown { .. } if number > 1 => header.previous,
+            After::Unknown { .. } => Hash::ZERO,
+            After::Frame { hash, .. } => hash,
+        };
+        if previous != header.previous {
+            let expected = format!("the hash of the frame before, {previous}");
             return Err(self.damaged(offset, number, &expected, header.previous.to_string()));
         }
         if header.bytes() as u64 > self.bytes - offset {
@@ -489,7 +502,8 @@ impl Cursor<'_> {
         let Some((window, segment)) = &mut self.window else { return Ok(None) };
         let at = self.offset;
         let expected = self.last.map_or(segment.first_frame, |(number, _)| number + 1);
-        match window.step(at, self.last)? {
+        let after = self.last.map_or(After::Unknown { at_most: expected }, After::from);
+        match window.step(at, after)? {
             Step::Frame(header) if header.number == expected => {
                 self.offset += header.bytes() as u64;
                 self.last = Some((header.number, header.hash));

@@ -22,6 +22,9 @@ const SUFFIX: &str = ".seg";
 /// Digits of a number in a name, at least.
 const NAME_DIGITS: usize = 8;
 
+/// Numbers beyond this name no segment, so that adding one is always sound.
+const MAX_NUMBER: u64 = 1 << 62;
+
 /// Zeros are written, and files are read ahead, in pieces of this size.
 pub(super) const CHUNK_BYTES: usize = 256 * 1024;
 /// Zeros written between two syncs, so that they never queue up before a commit's sync.
@@ -43,7 +46,8 @@ fn released_path(dir: &Path, number: u64) -> PathBuf {
 /// The number in the name of a segment; `None` for any other spelling.
 pub(super) fn parse_name(name: &str) -> Option<u64> {
     let number: u64 = name.strip_suffix(SUFFIX)?.parse().ok()?;
-    (number > 0 && name == format!("{number:0NAME_DIGITS$}{SUFFIX}")).then_some(number)
+    ((1..=MAX_NUMBER).contains(&number) && name == format!("{number:0NAME_DIGITS$}{SUFFIX}"))
+        .then_some(number)
 }
 
 /// A segment with its frames, as read or written.

@@ -95,8 +95,7 @@ impl Writer {
         }
         self.guarded(|writer| {
             let head = Head { applied, map_root, clean, ..writer.true_head() };
-            // A clean stop goes to both slots: what it rules out stays ruled out if one rots.
-            if clean { writer.head.write_both(head) } else { writer.head.write(head) }
+            writer.head.write(head)
         })
     }
 
@@ -175,10 +174,11 @@ impl Writer {
     }
 
     fn write_frame(&mut self, layer: u32, payload: &[&[u8]]) -> Result<u64, JournalError> {
+        // A segment that cannot be prepared or wiped is an error of the disk: stop before the next promise.
+        self.attendant.poll()?;
         if self.head.current().clean {
-            // Before the first byte: HEAD must not claim a clean stop while a frame is on its way. Both
-            // slots, so that a rotten one does not bring the claim back.
-            self.head.write_both(Head { clean: false, ..self.true_head() })?;
+            // Before the first byte: HEAD must not claim a clean stop while a frame is on its way.
+            self.head.write(Head { clean: false, ..self.true_head() })?;
         }
         let number = self.newest.0 + 1;
         let hash = frame::encode(&mut self.buffer, number, layer, &self.newest.1, payload);
@@ -239,9 +239,8 @@ impl Writer {
         self.bytes_since_release = 0;
         if going > 0 {
             let kept = self.closed.get(going).unwrap_or(&self.active);
-            // First HEAD stops to promise them. Kill after this: they are there and need not be. Both slots,
-            // so that no rotten slot brings back a promise that is broken by then.
-            self.head.write_both(Head { kept_from: kept.first_frame, ..self.true_head() })?;
+            // First HEAD stops to promise them. Kill after this: they are there and need not be.
+            self.head.write(Head { kept_from: kept.first_frame, ..self.true_head() })?;
         }
         for segment in self.closed.drain(..going) {
             // Kill between two: the oldest ones are gone, the rest is without a gap.
@@ -262,6 +261,11 @@ impl Scan {
     /// acknowledged frames.
     pub fn into_writer(self) -> Result<Writer, JournalError> {
         let (disk, dir) = (&*self.disk, &*self.dir);
+        if !self.left_over.is_empty() {
+            // A segment may have lost its name in the page cache alone. Wiped now, and the name back after a
+            // power cut, it would be a blank segment among others.
+            disk.fsync_dir(dir).map_err(JournalError::io("sync", dir))?;
+        }
         for path in &self.left_over {
             // Kill here: some are left, and the next open goes on.
             segment::wipe(disk, dir, path)?;
@@ -296,10 +300,9 @@ impl Scan {
             }
         }
 
-        let mut head = HeadFile::open(disk, dir, self.head)?;
         let (newest, newest_hash) = self.newest;
-        // Both slots: repairs a rotten one, and takes a clean stop back for good.
-        head.write_both(Head { newest, newest_hash, clean: false, ..self.head })?;
+        let head = Head { newest, newest_hash, clean: false, ..self.head };
+        let head = HeadFile::replace(disk, dir, head)?;
 
         let mut attendant =
             Attendant::start(&self.disk, dir, self.options.segment_bytes, self.options.background)?;

@@ -155,6 +155,7 @@ fn fuse(total: u64) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "below the number of shards")]
 fn shard(head: u64, shards: u64) -> usize {
     ((u128::from(head) * u128::from(shards)) >> 64) as usize
 }

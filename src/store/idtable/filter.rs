@@ -63,7 +63,7 @@ impl Filter {
 
     /// Whether the group may hold the token: false is certain. Touches `lows` only.
     #[inline]
-    pub(super) fn may_hold(&self, group: Group) -> bool {
+    pub(super) fn may_hold(&self, group: &Group) -> bool {
         let start = group.start as usize;
         let Some(window) = self.lows[start..].first_chunk::<WINDOW>() else { return true };
         let in_window = window.iter().fold(0u16, |any, &low| any | u16::from(low == group.low)) != 0;
@@ -71,7 +71,7 @@ impl Filter {
     }
 
     #[cold]
-    fn beyond_window(&self, group: Group) -> bool {
+    fn beyond_window(&self, group: &Group) -> bool {
         self.lows[group.start as usize + WINDOW..group.end as usize].contains(&group.low)
     }
 

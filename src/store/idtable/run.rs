@@ -158,13 +158,8 @@ impl Run {
 
     /// Appends the locations of the token. Reads the one or two blocks where its entries must be, and
     /// nothing when the filter says that there are none.
-    pub(super) fn find(
-        &self,
-        token: &Token,
-        head: u64,
-        found: &mut Vec<Location>,
-    ) -> Result<(), IdTableError> {
-        let ranks = self.filter.candidates(head);
+    pub(super) fn find(&self, token: &Token, found: &mut Vec<Location>) -> Result<(), IdTableError> {
+        let ranks = self.filter.candidates(super::head(token));
         if ranks.is_empty() {
             return Ok(());
         }

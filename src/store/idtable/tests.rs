@@ -44,6 +44,13 @@ fn assert_same(table: &IdTable, model: &Model) {
     for (token, locations) in model {
         assert_eq!(found(table, token), locations.iter().copied().collect::<Vec<_>>());
     }
+    let absent: Vec<Token> = (0..150).map(|number| token(u64::MAX - 99 - number)).collect();
+    let tokens: Vec<Token> = model.keys().copied().chain(absent).chain(model.keys().copied()).collect();
+    let mut many = vec![(7, at(7, 7))];
+    table.lookup_many(&tokens, &mut many).unwrap();
+    let each = |(at, token)| found(table, token).into_iter().map(move |location| (at, location));
+    let one_by_one = [(7, at(7, 7))].into_iter().chain(tokens.iter().enumerate().flat_map(each));
+    assert!(many.iter().copied().eq(one_by_one), "lookup_many disagrees with lookup");
     let mut seen = Model::new();
     table
         .for_each(|token, location| {
@@ -169,14 +176,13 @@ fn tokens_that_are_not_uniform_are_found_too() {
 
 #[test]
 fn false_positives_stay_under_two_to_the_minus_sixteen() {
-    let mut heads: Vec<u64> =
-        (0..100_000).map(|number| Entry::new(&token(number), at(0, 0)).head()).collect();
+    let mut heads: Vec<u64> = (0..100_000).map(|number| head(&token(number))).collect();
     heads.sort_unstable();
     let mut builder = filter::FilterBuilder::new(heads.len());
     heads.iter().for_each(|&head| builder.push(head));
     let filter = builder.finish().unwrap();
     for (rank, &head) in (0u64..).zip(&heads) {
-        assert!(filter.may_hold(filter.group(head)) && filter.candidates(head).contains(&rank));
+        assert!(filter.may_hold(&filter.group(head)) && filter.candidates(head).contains(&rank));
         assert!(filter.agrees(rank, head) && filter.is_sound());
         if rank % 1000 != 0 {
             continue;
@@ -184,11 +190,11 @@ fn false_positives_stay_under_two_to_the_minus_sixteen() {
         assert!(!filter.agrees(rank + 40, head));
     }
     let probes = 2_000_000u64;
-    let absent = (0..probes).map(|number| Entry::new(&token(number + 1_000_000_000), at(0, 0)).head());
+    let absent = (0..probes).map(|number| head(&token(number + 1_000_000_000)));
     let mut suspects = 0;
     let false_positives = absent
         .filter(|&head| {
-            let suspect = filter.may_hold(filter.group(head));
+            let suspect = filter.may_hold(&filter.group(head));
             suspects += u64::from(suspect);
             let candidate = !filter.candidates(head).is_empty();
             assert!(suspect || !candidate);
@@ -553,6 +559,9 @@ fn blocks_that_moved_and_runs_that_were_exchanged_are_found() {
         let mut found = vec![at(3, 3)];
         assert!(matches!(table.lookup(&smallest, &mut found), Err(IdTableError::Damaged { .. })));
         assert_eq!(found, [at(3, 3)]);
+        let mut many = vec![(1, at(3, 3))];
+        assert!(table.lookup_many(&[token(1), smallest], &mut many).is_err());
+        assert_eq!(many, [(1, at(3, 3))]);
     }
 }
 

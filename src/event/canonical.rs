@@ -80,7 +80,8 @@ pub(crate) fn write_number(out: &mut Vec<u8>, number: f64) -> bool {
 #[derive(Clone, Copy)]
 pub(crate) struct Text<'a> {
     pub(crate) raw: &'a [u8],
-    escaped: bool,
+    /// Whether `raw` may hold an escape.
+    pub(crate) escaped: bool,
 }
 
 impl<'a> Text<'a> {
@@ -117,7 +118,15 @@ impl<'a> Text<'a> {
 
 /// Compares UTF-8 texts as their UTF-16 forms. Both orders agree, but that surrogates (lead bytes F0
 /// to F4) come before U+E000 to U+FFFF (lead bytes EE and EF).
+#[inline]
 fn utf16_order(left: &[u8], right: &[u8]) -> Ordering {
+    if let (&[a, ..], &[b, ..]) = (left, right)
+        && a != b
+        && a < 0x80
+    {
+        // Most names differ in their first letter; whatever `b` leads, ASCII sorts as its bytes do.
+        return a.cmp(&b);
+    }
     let rank = |byte: u8| if matches!(byte, 0xee | 0xef) { byte + 0x10 } else { byte };
     match left.iter().zip(right).find(|(a, b)| a != b) {
         Some((&a, &b)) => rank(a).cmp(&rank(b)),

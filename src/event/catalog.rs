@@ -225,6 +225,13 @@ impl Value {
         URL_SAFE_NO_PAD.decode(self.as_text()?).ok()?.try_into().ok()
     }
 
+    /// The value as JSON text, members in their order: canonical if they ascend.
+    pub fn to_json(&self) -> String {
+        let mut out = Vec::new();
+        self.write(&mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
     /// Reads canonical JSON; `None` if it is not, or holds a number that is not an unsigned integer.
     pub(crate) fn read(bytes: &[u8]) -> Option<Value> {
         let mut reader = Reader::new(bytes).ok()?;

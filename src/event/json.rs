@@ -52,6 +52,19 @@ struct Member {
     name_end: usize,
     /// After the value.
     end: usize,
+    /// Whether the name holds an escape.
+    escaped: bool,
+}
+
+impl Member {
+    fn name(self, out: &[u8]) -> Text<'_> {
+        Text { raw: &out[self.start + 1..self.name_end - 1], escaped: self.escaped }
+    }
+
+    #[cold]
+    fn inside(self, out: &[u8], fault: Fault) -> Fault {
+        fault.within(&self.name(out).decode_text())
+    }
 }
 
 impl Source<'_> {
@@ -67,7 +80,7 @@ impl Source<'_> {
 
     fn value(&mut self, depth: usize) -> Result<(), Fault> {
         match self.peek() {
-            b'"' => self.string(),
+            b'"' => self.string().map(drop),
             b'{' => self.object(depth),
             b'[' => self.array(depth),
             b'-' | b'0'..=b'9' => self.number(),
@@ -115,17 +128,18 @@ impl Source<'_> {
                 return Err(self.unexpected());
             }
             let start = self.out.len();
-            self.string()?;
-            let name_end = self.out.len();
+            let escaped = self.string()?;
+            let mut member = Member { start, name_end: self.out.len(), end: 0, escaped };
             self.skip_space();
             self.punctuation(b':')?;
             self.skip_space();
             if let Err(fault) = self.value(depth + 1) {
-                return Err(self.inside(start, name_end, fault));
+                return Err(member.inside(&self.out, fault));
             }
-            let member = Member { start, name_end, end: self.out.len() };
-            if let Some(&last) = self.members.get(first..).and_then(<[Member]>::last) {
-                sorted &= self.name(last).order(self.name(member)) == Ordering::Less;
+            member.end = self.out.len();
+            if sorted && self.members.len() > first {
+                let last = self.members[self.members.len() - 1];
+                sorted = last.name(&self.out).order(member.name(&self.out)) == Ordering::Less;
             }
             self.members.push(member);
             if self.close(b'}') {
@@ -142,33 +156,21 @@ impl Source<'_> {
 
     /// Puts the members from `first` on in order; equal names are refused.
     fn sort(&mut self, first: usize) -> Result<(), Fault> {
-        let mut members = self.members.split_off(first);
+        let (out, members) = (&self.out, &mut self.members[first..]);
         let body = members[0].start;
-        members.sort_by(|&left, &right| self.name(left).order(self.name(right)));
-        for pair in members.windows(2) {
-            if self.name(pair[0]).order(self.name(pair[1])) == Ordering::Equal {
-                let fault = Fault::new(InvalidKind::DuplicateName);
-                return Err(self.inside(pair[1].start, pair[1].name_end, fault));
-            }
-        }
+        members.sort_by(|left, right| left.name(out).order(right.name(out)));
         self.scratch.clear();
         for (position, member) in members.iter().enumerate() {
             if position > 0 {
+                if members[position - 1].name(out).order(member.name(out)) == Ordering::Equal {
+                    return Err(member.inside(out, Fault::new(InvalidKind::DuplicateName)));
+                }
                 self.scratch.push(b',');
             }
-            self.scratch.extend_from_slice(&self.out[member.start..member.end]);
+            self.scratch.extend_from_slice(&out[member.start..member.end]);
         }
         self.out[body..body + self.scratch.len()].copy_from_slice(&self.scratch);
         Ok(())
-    }
-
-    fn name(&self, member: Member) -> Text<'_> {
-        Text::new(&self.out[member.start + 1..member.name_end - 1])
-    }
-
-    #[cold]
-    fn inside(&self, start: usize, name_end: usize, fault: Fault) -> Fault {
-        fault.within(&self.name(Member { start, name_end, end: 0 }).decode_text())
     }
 
     /// Takes the opening bracket that is next.
@@ -201,9 +203,11 @@ impl Source<'_> {
         Ok(())
     }
 
-    fn string(&mut self) -> Result<(), Fault> {
+    /// Takes a string; whether its canonical form may hold an escape.
+    fn string(&mut self) -> Result<bool, Fault> {
         self.out.push(b'"');
         self.at += 1;
+        let mut escaped = false;
         loop {
             let end = self.at + plain_length(&self.bytes[self.at..]);
             if end > self.text_bytes {
@@ -216,10 +220,11 @@ impl Source<'_> {
                 b'\\' => self.escape()?,
                 _ => return Err(self.unexpected()),
             }
+            escaped = true;
         }
         self.out.push(b'"');
         self.at += 1;
-        Ok(())
+        Ok(escaped)
     }
 
     fn escape(&mut self) -> Result<(), Fault> {

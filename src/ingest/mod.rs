@@ -10,7 +10,7 @@ pub mod queue;
 mod apply;
 mod commit;
 mod pipeline;
-mod plan;
+pub mod plan;
 mod sequencer;
 
 pub use pipeline::{Pipeline, PipelineError};

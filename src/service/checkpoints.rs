@@ -1,0 +1,153 @@
+//! The last checkpoint signed of each log, durable before it is given out: `signed-checkpoints`, one slot of
+//! 64 bytes a log number.
+//!
+//! ```text
+//! size 8 | root 32 | first 8 bytes of BLAKE3 over "varve signed checkpoint" || number 4 || size || root | 16 zero
+//! ```
+//!
+//! No two checkpoints are ever signed for one size with different roots. A backup must not restore this file:
+//! a log that is shorter than its slot has been rolled back, and the store is not served.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+
+use crate::tlog::hash::Hash;
+
+const SLOT_BYTES: u64 = 64;
+
+/// The file, open.
+pub struct SignedCheckpoints {
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+/// Size and root of a checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Signed {
+    /// Tree size.
+    pub size: u64,
+    /// Root at that size.
+    pub root: Hash,
+}
+
+/// A slot that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum SignedError {
+    /// The system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A slot's digest does not match.
+    #[error("{path}: the slot of log {log} is not what was written; the store is not served")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Log number.
+        log: u32,
+    },
+    /// Another root was signed for that size, or a larger size.
+    #[error("log {log}: a checkpoint of size {} was signed before; the log now says otherwise: it was rolled back or forked", signed.size)]
+    Conflict {
+        /// Log number.
+        log: u32,
+        /// What was signed.
+        signed: Signed,
+    },
+}
+
+impl SignedCheckpoints {
+    /// Opens the file, or makes it.
+    pub fn open(data: &Path) -> Result<SignedCheckpoints, SignedError> {
+        let path = data.join("signed-checkpoints");
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = file.map_err(|source| SignedError::Io { path: path.clone(), source })?;
+        Ok(SignedCheckpoints { path, file: Mutex::new(file) })
+    }
+
+    /// The last checkpoint signed of a log.
+    pub fn last(&self, log: u32) -> Result<Option<Signed>, SignedError> {
+        self.read(&self.file.lock(), log)
+    }
+
+    /// Allows a checkpoint to be signed: it is durable here when this returns.
+    ///
+    /// Errors when another root was signed for the size, or a larger size: the log has been rolled back.
+    pub fn advance(&self, log: u32, next: Signed) -> Result<(), SignedError> {
+        let file = self.file.lock();
+        match self.read(&file, log)? {
+            Some(last) if last == next => return Ok(()),
+            // An older size than the last is proved by consistency, not signed anew.
+            Some(last) if last.size >= next.size => return Err(SignedError::Conflict { log, signed: last }),
+            _ => {}
+        }
+        let mut slot = [0u8; SLOT_BYTES as usize];
+        slot[..8].copy_from_slice(&next.size.to_be_bytes());
+        slot[8..40].copy_from_slice(next.root.as_bytes());
+        slot[40..48].copy_from_slice(&check_of(log, &slot[..40]));
+        file.write_all_at(&slot, u64::from(log) * SLOT_BYTES)
+            .and_then(|()| file.sync_data())
+            .map_err(|source| SignedError::Io { path: self.path.clone(), source })
+    }
+
+    fn read(&self, file: &File, log: u32) -> Result<Option<Signed>, SignedError> {
+        let mut slot = [0u8; SLOT_BYTES as usize];
+        match file.read_exact_at(&mut slot, u64::from(log) * SLOT_BYTES) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(source) => return Err(SignedError::Io { path: self.path.clone(), source }),
+        }
+        if slot == [0; SLOT_BYTES as usize] {
+            return Ok(None);
+        }
+        if slot[40..48] != check_of(log, &slot[..40]) || slot[48..] != [0; 16] {
+            return Err(SignedError::Damaged { path: self.path.clone(), log });
+        }
+        let size = u64::from_be_bytes(*slot.first_chunk().expect("64 bytes"));
+        let root = Hash(slot[8..40].try_into().expect("32 bytes"));
+        Ok(Some(Signed { size, root }))
+    }
+}
+
+fn check_of(log: u32, fields: &[u8]) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"varve signed checkpoint").update(&log.to_be_bytes()).update(fields);
+    *hasher.finalize().as_bytes().first_chunk().expect("32 bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_size_is_signed_with_one_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let slots = SignedCheckpoints::open(dir.path()).unwrap();
+        let (one, two) = (Hash([1; 32]), Hash([2; 32]));
+        assert_eq!(slots.last(5).unwrap(), None);
+        slots.advance(5, Signed { size: 10, root: one }).unwrap();
+        slots.advance(5, Signed { size: 10, root: one }).unwrap();
+        assert!(matches!(slots.advance(5, Signed { size: 10, root: two }), Err(SignedError::Conflict { .. })));
+        assert!(matches!(slots.advance(5, Signed { size: 9, root: two }), Err(SignedError::Conflict { .. })));
+        slots.advance(5, Signed { size: 11, root: two }).unwrap();
+        let slots = SignedCheckpoints::open(dir.path()).unwrap();
+        assert_eq!(slots.last(5).unwrap(), Some(Signed { size: 11, root: two }));
+        assert_eq!(slots.last(4).unwrap(), None);
+        let path = dir.path().join("signed-checkpoints");
+        let sound = std::fs::read(&path).unwrap();
+        for bit in 0..512 {
+            let mut bytes = sound.clone();
+            bytes[5 * 64 + bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, bytes).unwrap();
+            let slots = SignedCheckpoints::open(dir.path()).unwrap();
+            assert!(matches!(slots.last(5), Err(SignedError::Damaged { .. })), "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What went wrong, as callers see it: one error type, public codes with total functions.
+
+use std::time::Duration;
+
+/// The public code of a refusal (contract: Codes). Stable; clients branch on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum ErrorCode {
+    /// JSON, filter or cursor cannot be read.
+    BadRequest,
+    /// The event breaks a rule of FORMAT §1.
+    InvalidEvent,
+    /// Body, event or batch over its limit.
+    TooLarge,
+    /// No key, or one that is unknown, expired or revoked.
+    Unauthenticated,
+    /// The key lacks the scope.
+    Forbidden,
+    /// No such thing, or one of another tenant.
+    NotFound,
+    /// The `id` is taken by an event with other content.
+    IdConflict,
+    /// A legal hold covers it.
+    Held,
+    /// The name is taken.
+    AlreadyExists,
+    /// It was there and has left by policy.
+    Gone,
+    /// Too many requests of this key.
+    RateLimited,
+    /// The queue is full; nothing was stored.
+    Busy,
+    /// The write may or may not be durable; repeat it with the same id.
+    OutcomeUnknown,
+    /// The store accepts no writes, because of a finding.
+    ReadOnly,
+    /// The disk is below its low-water mark.
+    StorageFull,
+    /// The query ran into its time limit.
+    QueryTimeout,
+    /// A defect of Varve or damage of the store.
+    Internal,
+    /// 405.
+    MethodNotAllowed,
+    /// 415.
+    UnsupportedMediaType,
+}
+
+impl ErrorCode {
+    /// The HTTP status.
+    pub fn status(self) -> u16 {
+        match self {
+            ErrorCode::BadRequest => 400,
+            ErrorCode::Unauthenticated => 401,
+            ErrorCode::Forbidden => 403,
+            ErrorCode::NotFound => 404,
+            ErrorCode::MethodNotAllowed => 405,
+            ErrorCode::IdConflict | ErrorCode::Held | ErrorCode::AlreadyExists => 409,
+            ErrorCode::Gone => 410,
+            ErrorCode::TooLarge => 413,
+            ErrorCode::UnsupportedMediaType => 415,
+            ErrorCode::InvalidEvent => 422,
+            ErrorCode::RateLimited => 429,
+            ErrorCode::Internal => 500,
+            ErrorCode::Busy | ErrorCode::OutcomeUnknown | ErrorCode::ReadOnly => 503,
+            ErrorCode::QueryTimeout => 504,
+            ErrorCode::StorageFull => 507,
+        }
+    }
+
+    /// The code's text on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorCode::BadRequest => "bad_request",
+            ErrorCode::InvalidEvent => "invalid_event",
+            ErrorCode::TooLarge => "too_large",
+            ErrorCode::Unauthenticated => "unauthenticated",
+            ErrorCode::Forbidden => "forbidden",
+            ErrorCode::NotFound => "not_found",
+            ErrorCode::IdConflict => "id_conflict",
+            ErrorCode::Held => "held",
+            ErrorCode::AlreadyExists => "already_exists",
+            ErrorCode::Gone => "gone",
+            ErrorCode::RateLimited => "rate_limited",
+            ErrorCode::Busy => "busy",
+            ErrorCode::OutcomeUnknown => "outcome_unknown",
+            ErrorCode::ReadOnly => "read_only",
+            ErrorCode::StorageFull => "storage_full",
+            ErrorCode::QueryTimeout => "query_timeout",
+            ErrorCode::Internal => "internal",
+            ErrorCode::MethodNotAllowed => "method_not_allowed",
+            ErrorCode::UnsupportedMediaType => "unsupported_media_type",
+        }
+    }
+
+    /// Whether the same request may succeed later.
+    pub fn is_retryable(self) -> bool {
+        matches!(
+            self,
+            ErrorCode::RateLimited
+                | ErrorCode::Busy
+                | ErrorCode::OutcomeUnknown
+                | ErrorCode::StorageFull
+                | ErrorCode::QueryTimeout
+        )
+    }
+
+    /// Whether it is certain that the refused request stored nothing.
+    pub fn nothing_was_stored(self) -> bool {
+        !matches!(self, ErrorCode::OutcomeUnknown | ErrorCode::Internal)
+    }
+}
+
+/// A refusal. `detail` says what happened, what is still true, what to do next; it never holds a value of
+/// an event, a key or a person.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{detail}")]
+pub struct Error {
+    /// The public code.
+    pub code: ErrorCode,
+    /// The sentence for a human.
+    pub detail: String,
+    /// RFC 6901 pointer to the member at fault.
+    pub pointer: Option<String>,
+    /// Which event of a batch, 0-based.
+    pub index_in_batch: Option<usize>,
+    /// When to come back.
+    pub retry_after: Option<Duration>,
+}
+
+impl Error {
+    /// An error of `code` that says `detail`.
+    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Error {
+        Error { code, detail: detail.into(), pointer: None, index_in_batch: None, retry_after: None }
+    }
+
+    /// The same, pointing at a member.
+    pub fn at(mut self, pointer: impl Into<String>) -> Error {
+        self.pointer = Some(pointer.into());
+        self
+    }
+
+    /// The same, for one event of a batch.
+    pub fn in_batch(mut self, index: usize) -> Error {
+        self.index_in_batch = Some(index);
+        self
+    }
+}

@@ -9,7 +9,7 @@ use super::invalid::InvalidEvent;
 use super::limits::{MAX_EVENT_BYTES, MAX_SEALED, MAX_STORED_EVENT_BYTES};
 use super::seal::{Disclosure, SealedPath};
 use super::shape::{self, Form, Layout, Member, Part};
-use super::{Event, Micros, Outcome, catalog, write_members};
+use super::{Event, Micros, Outcome, catalog};
 use crate::tlog::hash::{EVENT, Hash};
 
 /// Salt, event bytes and disclosures of one event.
@@ -192,26 +192,7 @@ impl Body {
         self.place(&layout.parts, |_, _| Ok(()))?;
         let sealed_bytes: usize = self.disclosures.iter().map(|disclosure| disclosure.value.len()).sum();
         let mut out = Vec::with_capacity(self.canonical.len() + sealed_bytes);
-        let mut rest = layout.parts.iter().peekable();
-        write_members(&mut out, |member, out| {
-            let span = layout.members[member as usize];
-            let mut first = true;
-            while let Some(part) =
-                rest.next_if(|part| part.value.start >= span.start && part.value.end <= span.end)
-            {
-                if member == Member::Targets {
-                    out.push(if first { b'[' } else { b',' });
-                }
-                first = false;
-                self.open_part(part, out);
-            }
-            match (first, member) {
-                (true, _) => out.extend_from_slice(span.of(&self.canonical)),
-                (false, Member::Targets) => out.push(b']'),
-                (false, _) => {}
-            }
-            !span.is_empty()
-        });
+        layout.write(&self.canonical, &mut out, |part, out| self.open_part(part, out));
         Ok(out)
     }
 

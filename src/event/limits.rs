@@ -33,9 +33,9 @@ pub const MAX_TEXT_CHARS: usize = 2048;
 pub const MAX_SEALED: usize = 5 + MAX_TARGETS;
 
 /// Bytes of a stored event: the submitted one, a marker (57 bytes) beside each clear part, and the
-/// two members that are filled in (`id` ≤ 136 bytes with name and quotes, `class` ≤ 75).
+/// two members that are filled in (`id` ≤ 136 bytes with name and quotes, `class` ≤ 75), and 7 of a time.
 pub const MAX_STORED_EVENT_BYTES: usize = MAX_EVENT_BYTES + MAX_SEALED * 64 + 256;
 
 /// Bytes of an encoded body. A sealed value leaves the event, so what is stored is at most the
-/// submitted event once, with 36 + 11 bytes of salt, path and lengths a disclosure.
+/// submitted event once, with salt (16), path (≤ 11), lengths (5) and brackets (2) a disclosure.
 pub const MAX_BODY_BYTES: usize = MAX_STORED_EVENT_BYTES + MAX_SEALED * 48 + 21;

@@ -23,6 +23,8 @@ pub mod term;
 #[cfg(test)]
 mod tests;
 pub mod time;
+#[cfg(test)]
+mod vectors;
 
 pub use body::{Body, BodyFault, Examined};
 pub use catalog::{Builder, Value};
@@ -32,7 +34,7 @@ pub use tenant::{BadName, Instance, Origin, Tenant};
 pub use term::{Field, terms, token};
 pub use time::{BadTime, Micros};
 
-use canonical::{Text, write_string};
+use canonical::Text;
 use seal::{commitment, write_marker};
 use shape::{Form, Layout, Member, Part, Span};
 
@@ -182,11 +184,7 @@ impl Event {
     /// The event in canonical form (RFC 8785), unsealed, with what was filled in.
     pub fn canonical(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.text.len());
-        write_members(&mut out, |member, out| {
-            let span = self.layout.members[member as usize];
-            out.extend_from_slice(span.of(&self.text));
-            !span.is_empty()
-        });
+        self.layout.write(&self.text, &mut out, |part, out| out.extend_from_slice(part.value.of(&self.text)));
         out
     }
 
@@ -204,27 +202,12 @@ impl Event {
         let mut salts = [[0; 16]; 1 + limits::MAX_SEALED];
         let salts = &mut salts[..=parts.len()];
         random(salts.as_flattened_mut());
-        let mut rest = parts.iter().zip(&salts[1..]).peekable();
+        let mut fresh = salts[1..].iter();
         let mut disclosures = Vec::with_capacity(parts.len());
         let mut canonical = Vec::with_capacity(self.text.len() + 64);
-        write_members(&mut canonical, |member, out| {
-            let span = self.layout.members[member as usize];
-            let mut first = true;
-            while let Some((part, salt)) =
-                rest.next_if(|(part, _)| part.value.start >= span.start && part.value.end <= span.end)
-            {
-                if member == Member::Targets {
-                    out.push(if first { b'[' } else { b',' });
-                }
-                first = false;
-                disclosures.push(self.seal_part(part, salt, out));
-            }
-            match (first, member) {
-                (true, _) => out.extend_from_slice(span.of(&self.text)),
-                (false, Member::Targets) => out.push(b']'),
-                (false, _) => {}
-            }
-            !span.is_empty()
+        self.layout.write(&self.text, &mut canonical, |part, out| {
+            let salt = fresh.next().expect("there are as many salts as parts");
+            disclosures.push(self.seal_part(part, salt, out));
         });
         Body { salt: salts[0], canonical, disclosures }
     }
@@ -289,22 +272,4 @@ impl fmt::Debug for Event {
             .field("outcome", &self.outcome())
             .finish_non_exhaustive()
     }
-}
-
-/// Writes an object of top-level members in canonical order; `value` writes a member's value, or says
-/// that there is none.
-fn write_members(out: &mut Vec<u8>, mut value: impl FnMut(Member, &mut Vec<u8>) -> bool) {
-    out.push(b'{');
-    for (member, name) in Member::ALL {
-        let start = out.len();
-        if start > 1 {
-            out.push(b',');
-        }
-        write_string(out, name);
-        out.push(b':');
-        if !value(member, out) {
-            out.truncate(start);
-        }
-    }
-    out.push(b'}');
 }

@@ -3,7 +3,7 @@
 //! markers in their place. It reads canonical bytes once and says where each part lies.
 
 use super::Outcome;
-use super::canonical::{Reader, Text};
+use super::canonical::{Reader, Text, write_string};
 use super::invalid::{Fault, InvalidKind};
 use super::limits::{
     MAX_ACTION_CHARS, MAX_CLASS_CHARS, MAX_EVENT_BYTES, MAX_ID_CHARS, MAX_LABEL_CHARS,
@@ -125,6 +125,43 @@ pub(crate) struct Layout {
     pub(crate) parts: Vec<Part>,
     pub(crate) outcome: Outcome,
     pub(crate) occurred_at: Option<Micros>,
+}
+
+impl Layout {
+    /// Writes the event in canonical order from the bytes it was read from; `part` writes each part.
+    pub(crate) fn write(&self, bytes: &[u8], out: &mut Vec<u8>, mut part: impl FnMut(&Part, &mut Vec<u8>)) {
+        let mut parts = self.parts.iter().peekable();
+        let present =
+            Member::ALL.into_iter().filter(|(member, _)| !self.members[*member as usize].is_empty());
+        for (place, (member, name)) in present.enumerate() {
+            out.push(if place == 0 { b'{' } else { b',' });
+            write_string(out, name);
+            out.push(b':');
+            match member {
+                Member::Targets => {
+                    out.push(b'[');
+                    let mut first = true;
+                    while let Some(target) = parts.next_if(|next| matches!(next.path, SealedPath::Target(_)))
+                    {
+                        if !first {
+                            out.push(b',');
+                        }
+                        first = false;
+                        part(target, out);
+                    }
+                    out.push(b']');
+                }
+                Member::Actor | Member::Changes | Member::Context | Member::Metadata | Member::Reason => {
+                    // Parts were found in the order in which members are written.
+                    if let Some(next) = parts.next() {
+                        part(next, out);
+                    }
+                }
+                _ => out.extend_from_slice(self.members[member as usize].of(bytes)),
+            }
+        }
+        out.push(b'}');
+    }
 }
 
 /// Reads an event in the given form.

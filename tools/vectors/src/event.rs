@@ -4,7 +4,7 @@
 use varve::event::{Body, Disclosure, Event, InvalidKind, Value};
 
 /// File names and contents under `tests/vectors/event`.
-pub fn vectors() -> Vec<(String, String)> {
+pub(crate) fn vectors() -> Vec<(String, String)> {
     let mut files = Vec::new();
     admitted(&mut files);
     refused(&mut files);

@@ -137,6 +137,11 @@ impl Layers {
         Ok(layer)
     }
 
+    /// Closes every layer that no reader holds.
+    pub fn close(&self) {
+        self.inner.lock().open.clear();
+    }
+
     /// Bytes that the open layers take on disk, and the directories of all.
     pub fn dirs(&self) -> Vec<(LayerId, PathBuf)> {
         let inner = self.inner.lock();

@@ -46,6 +46,10 @@ const CONF_FILE: &str = "conf";
 /// How long a lock may linger after a close.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 
+/// How long an open may take: recovery after a kill reads 2,000,000 packed records in 0.9 s, so a layer of
+/// 100 times that takes 90 s; a write that fails meanwhile can hang it for ever.
+const OPEN_LIMIT: Duration = Duration::from_secs(600);
+
 /// How long to sleep between two looks at a lingering lock.
 const LOCK_POLL: Duration = Duration::from_millis(2);
 
@@ -82,7 +86,12 @@ impl Backend for SledBackend {
     fn open(&self, dir: &Path, cache_bytes: u64) -> Result<Arc<dyn Kv>, KvError> {
         let mut kv = SledKv::prepare(self, dir).map_err(|error| io_error("opening", dir, error))?;
         wait_for_lock(&kv.data, dir)?;
-        remove_left_overs(dir).map_err(|error| io_error("opening", dir, error))?;
+        // sled syncs the snapshot it writes on open, and not always the data that it describes, which a
+        // killed process may have left in the page cache: data first.
+        remove_left_overs(dir)
+            .and_then(|()| kv.data.sync_all())
+            .map_err(|error| io_error("opening", dir, error))?;
+        let armed = self.watchdog.arm(OPEN_LIMIT, format!("the opening of {}", dir.display()));
         let config = ::sled::Config::new()
             .path(dir)
             .mode(::sled::Mode::LowSpace)
@@ -90,7 +99,7 @@ impl Backend for SledBackend {
             .flush_every_ms(Some(BACKGROUND_MS))
             .use_compression(false);
         kv.db = Some(kv.guarded("opening", || config.open())?);
-        drop(config);
+        drop((config, armed));
         kv.settle().map_err(|error| io_error("opening", dir, error))?;
         kv.check_blobs("opening")?;
         Ok(Arc::new(kv))

@@ -71,18 +71,18 @@ impl Service {
             return Err(Error::new(ErrorCode::AlreadyExists, detail));
         }
         let instance = match instance {
-            Some(name) => Instance::parse(name).map_err(|bad| Error::new(ErrorCode::BadRequest, bad.to_string()))?.as_str().to_owned(),
+            Some(name) => Instance::parse(name).map_err(|bad| Error::new(ErrorCode::BadRequest, bad.to_string()))?,
             None => {
                 let mut suffix = [0; 4];
                 random(&mut suffix);
-                format!("varve-{:08x}.local", u32::from_be_bytes(suffix))
+                Instance::parse(&format!("varve-{:08x}.local", u32::from_be_bytes(suffix))).map_err(refused)?
             }
         };
         fresh::create(data, &instance, &options.journal, &mut random).map_err(refused)?;
         let service = Service::open_parts(data, options)?;
         let operator_key = service.bootstrap(recovery_key.as_ref())?;
         service.stop()?;
-        Ok(Initialised { instance, operator_key })
+        Ok(Initialised { instance: instance.as_str().to_owned(), operator_key })
     }
 
     /// Opens the store in `data`, or says why not. It serves when this returns.

@@ -175,7 +175,7 @@ impl Service {
         old.cloned().ok_or_else(|| Error::new(ErrorCode::Internal, "the key that signed the newest entry is not at hand"))
     }
 
-    fn nodes(&self, log: &Arc<Log>) -> Result<LogNodes<'_>, Error> {
+    fn nodes<'a>(&'a self, log: &'a Arc<Log>) -> Result<LogNodes<'a>, Error> {
         LogNodes::load(&self.0.store, log).map_err(|error| internal(&error))
     }
 }

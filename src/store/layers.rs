@@ -19,10 +19,10 @@ use super::manifest::{Manifest, ManifestError};
 pub const MAX_OPEN_LAYERS: usize = 14;
 
 /// Page cache of a layer that is only read.
-const READ_CACHE_BYTES: u64 = 4 << 20;
+const READ_CACHE_BYTES: u64 = 1 << 20;
 
 /// Page cache of the layer that is written.
-const WRITE_CACHE_BYTES: u64 = 16 << 20;
+const WRITE_CACHE_BYTES: u64 = 8 << 20;
 
 /// A layer that cannot be had.
 #[derive(Debug, thiserror::Error)]

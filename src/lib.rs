@@ -16,3 +16,12 @@ pub mod store;
 #[cfg(feature = "server")]
 pub mod ingest;
 
+
+#[cfg(feature = "server")]
+pub mod query;
+
+#[cfg(feature = "server")]
+pub mod access;
+
+#[cfg(feature = "server")]
+pub mod service;

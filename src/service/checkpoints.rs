@@ -91,7 +91,8 @@ impl SignedCheckpoints {
         let mut slot = [0u8; SLOT_BYTES as usize];
         slot[..8].copy_from_slice(&next.size.to_be_bytes());
         slot[8..40].copy_from_slice(next.root.as_bytes());
-        slot[40..48].copy_from_slice(&check_of(log, &slot[..40]));
+        let check = check_of(log, &slot[..40]);
+        slot[40..48].copy_from_slice(&check);
         file.write_all_at(&slot, u64::from(log) * SLOT_BYTES)
             .and_then(|()| file.sync_data())
             .map_err(|source| SignedError::Io { path: self.path.clone(), source })

@@ -19,10 +19,10 @@ use super::manifest::{Manifest, ManifestError};
 pub const MAX_OPEN_LAYERS: usize = 14;
 
 /// Page cache of a layer that is only read.
-const READ_CACHE_BYTES: u64 = 4 << 20;
+const READ_CACHE_BYTES: u64 = 1 << 20;
 
 /// Page cache of the layer that is written.
-const WRITE_CACHE_BYTES: u64 = 16 << 20;
+const WRITE_CACHE_BYTES: u64 = 8 << 20;
 
 /// A layer that cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +135,11 @@ impl Layers {
         self.close_idle(&mut inner);
         inner.open.insert(id, (layer.clone(), self.clock.fetch_add(1, Ordering::Relaxed)));
         Ok(layer)
+    }
+
+    /// Closes every layer that no reader holds.
+    pub fn close(&self) {
+        self.inner.lock().open.clear();
     }
 
     /// Bytes that the open layers take on disk, and the directories of all.

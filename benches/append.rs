@@ -1,0 +1,138 @@
+//! Appending, everything on: parse, seal, chain, sign, one synced journal frame a group, publish, layers and
+//! indexes behind it. Prints its ratio to what the same cores sign when they do nothing else, in the same run.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::cast_precision_loss, clippy::disallowed_methods)]
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::signature::Ed25519KeyPair;
+use varve::service::{BatchMode, OpenOptions, Service, Submitted};
+
+fn event(number: u64) -> String {
+    format!(
+        concat!(
+            r#"{{"id":"evt-{:016x}","action":"secret.value.decrypt","outcome":"success","occurred_at":"2026-11-21T10:15:30.123456Z","#,
+            r#""actor":{{"type":"service","id":"svc-billing-{}","name":"billing"}},"targets":[{{"type":"secret","id":"sec-{:06}"}}],"#,
+            r#""context":{{"ip":"10.1.{}.{}","request_id":"req-{:016x}","user_agent":"billing/2.3"}},"#,
+            r#""metadata":{{"key_version":7,"purpose":"invoice","region":"eu-central-1"}}}}"#
+        ),
+        number.wrapping_mul(0x9E37_79B9_7F4A_7C15),
+        number % 50,
+        number % 5000,
+        number / 256 % 256,
+        number % 256,
+        number.wrapping_mul(0xD1B5_4A32_D192_ED03),
+    )
+}
+
+fn sign_only(threads: usize, time: Duration) -> f64 {
+    let done = AtomicU64::new(0);
+    let stop = AtomicBool::new(false);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for seed in 0..threads {
+            let (done, stop) = (&done, &stop);
+            scope.spawn(move || {
+                let pair = Ed25519KeyPair::from_seed_unchecked(&[u8::try_from(seed).unwrap(); 32]).unwrap();
+                let message = [7u8; 47];
+                while !stop.load(Ordering::Relaxed) {
+                    for _ in 0..64 {
+                        std::hint::black_box(pair.sign(std::hint::black_box(&message)));
+                    }
+                    done.fetch_add(64, Ordering::Relaxed);
+                }
+            });
+        }
+        std::thread::sleep(time);
+        stop.store(true, Ordering::Relaxed);
+    });
+    done.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64()
+}
+
+fn append(clients: usize, batch: usize, logs: usize, time: Duration) -> f64 {
+    let dir = tempfile::tempdir_in(std::env::var("VARVE_BENCH_DIR").unwrap_or_else(|_| "target".into())).unwrap();
+    let data = dir.path().join("data");
+    let options = OpenOptions { heartbeat_seconds: 0, ..OpenOptions::default() };
+    let made = Service::init(&data, Some("bench.local"), None, &options).unwrap();
+    let service = Service::open(&data, &options).unwrap();
+    let operator = service.authenticate(&made.operator_key).unwrap();
+    let principals: Vec<_> = (0..logs)
+        .map(|log| {
+            let tenant = format!("tenant-{log}");
+            service.create_tenant(&operator, &tenant).unwrap();
+            let key = service.create_key(&operator, &tenant, "bench", &["ingest".to_owned()], None).unwrap();
+            (tenant, service.authenticate(&key.key).unwrap())
+        })
+        .collect();
+    let next = AtomicU64::new(0);
+    let stop = AtomicBool::new(false);
+    let acked = AtomicU64::new(0);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let start = Instant::now();
+    let rate = runtime.block_on(async {
+        let counted = &acked;
+        let clients: Vec<_> = (0..clients)
+            .map(|client| {
+                let (service, (tenant, by)) = (service.clone(), principals[client % logs].clone());
+                // SAFETY-free sharing: the counters outlive the tasks because they are joined below.
+                let (next, stop, acked) = (&next, &stop, counted);
+                async move {
+                    while !stop.load(Ordering::Relaxed) {
+                        let first = next.fetch_add(batch as u64, Ordering::Relaxed);
+                        let raw: Vec<String> = (first..first + batch as u64).map(event).collect();
+                        let events: Vec<Submitted<'_>> =
+                            raw.iter().map(|raw| Submitted { raw: raw.as_bytes(), idempotency_key: None }).collect();
+                        match service.append(&by, &tenant, &events, BatchMode::Atomic, false).await {
+                            Ok(_) => {
+                                acked.fetch_add(batch as u64, Ordering::Relaxed);
+                            }
+                            Err(error) if error.code == varve::service::ErrorCode::Busy => {
+                                tokio::time::sleep(Duration::from_millis(2)).await;
+                            }
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                }
+            })
+            .collect();
+        let timer = async {
+            tokio::time::sleep(time).await;
+            stop.store(true, Ordering::Relaxed);
+            acked.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64()
+        };
+        let (rate, ()) = tokio::join!(timer, async {
+            futures_all(clients).await;
+        });
+        rate
+    });
+    service.stop().unwrap();
+    rate
+}
+
+/// Polls all clients on one task; `append` itself hands the work to the write path's threads.
+async fn futures_all<F: std::future::Future<Output = ()>>(futures: Vec<F>) {
+    let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    std::future::poll_fn(|context| {
+        futures.retain_mut(|future| future.as_mut().poll(context).is_pending());
+        if futures.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+}
+
+fn main() {
+    let _ = varve::process::flush_rule::install();
+    varve::process::heap::one_arena_a_core();
+    let seconds = std::env::args().filter_map(|arg| arg.parse::<u64>().ok()).next().unwrap_or(5);
+    let time = Duration::from_secs(seconds);
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let size = event(1).len();
+    println!("append: events of {size} bytes, fsync before each answer, every event signed, {cores} cores");
+    for (clients, batch, logs) in [(16, 100, 4), (8, 1000, 4), (256, 1, 4)] {
+        let before = sign_only(cores, time / 4);
+        let rate = append(clients, batch, logs, time);
+        let after = sign_only(cores, time / 4);
+        let limit = f64::midpoint(before, after);
+        println!("  {clients} clients x {batch}, {logs} logs: {rate:.0} events/s, sign-only {limit:.0}/s, ratio {:.2}", rate / limit);
+    }
+}

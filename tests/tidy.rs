@@ -764,7 +764,12 @@ fn resolve(from: &str, path: &str) -> Option<String> {
     let mut parts: Vec<&str> = from.split('/').collect();
     parts.pop();
     for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
-        if part == ".." { drop(parts.pop()?) } else { parts.push(part) }
+        match part {
+            ".." => {
+                parts.pop()?;
+            }
+            name => parts.push(name),
+        }
     }
     Some(parts.join("/"))
 }

@@ -19,6 +19,8 @@
 //! What it cannot do: sled drops everything behind a bad checksum in silence and overwrites it. The layer
 //! above compares what it finds with the journal and the layer's SEAL.
 
+#![expect(clippy::disallowed_methods, reason = "waits with an end, slow reads; nothing stored depends on them")]
+
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -363,7 +365,6 @@ impl Drop for SledKv {
 }
 
 /// Waits until no open database holds the lock on `data`, sled's file.
-#[expect(clippy::disallowed_methods, reason = "a wait with an end; nothing stored depends on it")]
 fn wait_for_lock(data: &File, dir: &Path) -> Result<(), KvError> {
     let deadline = Instant::now() + LOCK_WAIT;
     loop {

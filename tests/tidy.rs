@@ -197,8 +197,8 @@ fn purity(files: &[Source]) -> Vec<String> {
         }
         for path in file.paths().into_iter().filter(|path| !path.in_tests) {
             let text = path.segments.join("::");
-            let is_impure = |banned: &&str| text == **banned || text.starts_with(&format!("{banned}::"));
-            if IMPURE_PATHS.iter().any(|banned| is_impure(&banned)) {
+            let is_impure = |banned: &str| text == banned || text.starts_with(&format!("{banned}::"));
+            if IMPURE_PATHS.iter().any(|banned| is_impure(banned)) {
                 faults.push(format!("{}: {text} in a pure room", path.at(file)));
             }
         }

@@ -66,7 +66,7 @@ pub(super) enum Command {
 #[derive(Args, Clone)]
 pub(super) struct ServerArgs {
     /// Address of the server
-    #[arg(long, env = "VARVE_URL", default_value = DEFAULT_URL, value_name = "URL")]
+    #[arg(long, env = "VARVE_URL", hide_env_values = true, default_value = DEFAULT_URL, value_name = "URL")]
     pub(super) url: String,
 
     /// File with the API key; without it the environment variable VARVE_KEY is used

@@ -215,7 +215,7 @@ impl Client {
 
     fn unreachable(&self, error: &ureq::Error) -> Trouble {
         Trouble::Failed(Failure::new(
-            format!("{} cannot be reached: {error}", self.url),
+            format!("{} cannot be reached: {}", self.url, error.to_string().trim_start_matches("io: ")),
             "start it with `varve serve`, or say where it is with --url or VARVE_URL",
         ))
     }
@@ -269,12 +269,16 @@ fn key(file: Option<&Path>) -> Result<String, Failure> {
             }
             std::fs::read_to_string(path).map_err(unreadable)?
         }
-        None => std::env::var("VARVE_KEY").map_err(|_| Failure::new("there is no key", help))?,
+        None => {
+            let given = std::env::var("VARVE_KEY").ok().filter(|text| !text.is_empty());
+            given.ok_or_else(|| Failure::new("there is no key", help))?
+        }
     };
     let key = text.trim();
     // What cannot stand in a header is no key; it is not repeated here, it may be half of one.
     if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Failure::new("what is given as the key is none", help));
+        let place = file.map_or("VARVE_KEY".to_owned(), |path| path.display().to_string());
+        return Err(Failure::new(format!("{place} holds no key"), help));
     }
     Ok(key.to_owned())
 }

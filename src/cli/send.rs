@@ -84,9 +84,8 @@ impl<'a> Sender<'a> {
         progress: Progress,
         on_receipt: OnReceipt<'a>,
     ) -> Sender<'a> {
-        let on_error = if is_strict { "stop" } else { "skip" };
-        let path =
-            format!("/v1/tenants/{}/events?on_error={on_error}&verifiable={verifiable}", segment(tenant));
+        let on_error = if is_strict { "" } else { "&on_error=skip" };
+        let path = format!("/v1/tenants/{}/events?verifiable={verifiable}{on_error}", segment(tenant));
         Sender {
             client,
             path,

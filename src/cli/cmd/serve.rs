@@ -30,11 +30,11 @@ const RUNTIME_TIME: Duration = Duration::from_secs(1);
 #[derive(Args)]
 pub(in crate::cli) struct ServeArgs {
     /// Directory of the store; made on the first run
-    #[arg(long, env = "VARVE_DATA", default_value = DEFAULT_DATA, value_name = "DIR")]
+    #[arg(long, env = "VARVE_DATA", hide_env_values = true, default_value = DEFAULT_DATA, value_name = "DIR")]
     data: PathBuf,
 
     /// Address and port to listen on; port 0 takes a free one
-    #[arg(long, env = "VARVE_LISTEN", default_value = DEFAULT_LISTEN, value_name = "ADDRESS")]
+    #[arg(long, env = "VARVE_LISTEN", hide_env_values = true, default_value = DEFAULT_LISTEN, value_name = "ADDRESS")]
     listen: SocketAddr,
 
     /// Refuse to make a store: it must be there
@@ -50,11 +50,24 @@ pub(in crate::cli) struct ServeArgs {
     insecure: bool,
 
     /// How the log on standard error reads
-    #[arg(long, env = "VARVE_LOG_FORMAT", value_enum, default_value = "text", value_name = "FORMAT")]
+    #[arg(
+        long,
+        env = "VARVE_LOG_FORMAT",
+        hide_env_values = true,
+        value_enum,
+        default_value = "text",
+        value_name = "FORMAT"
+    )]
     log_format: LogFormat,
 
     /// What the log holds: error, warn, info, debug, or a directive for each module
-    #[arg(long, env = "VARVE_LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
+    #[arg(
+        long,
+        env = "VARVE_LOG_LEVEL",
+        hide_env_values = true,
+        default_value = "info",
+        value_name = "LEVEL"
+    )]
     log_level: String,
 }
 

@@ -23,18 +23,11 @@ const MAX_KEY_CHARS: usize = 128;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AppendParams {
+    /// Only `skip`; read in [`batch_mode`], so that no refusal repeats what was sent.
     #[serde(default)]
-    on_error: OnError,
+    on_error: Option<String>,
     #[serde(default)]
     verifiable: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum OnError {
-    #[default]
-    Stop,
-    Skip,
 }
 
 #[derive(Deserialize)]
@@ -53,6 +46,7 @@ pub(crate) async fn append(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
+    let mode = batch_mode(params.on_error.as_deref())?;
     let media = media_type(&headers)?;
     let key = idempotency_key(&headers)?;
     let held = read_body(&app, &headers, body, MAX_APPEND_BYTES).await?;
@@ -63,7 +57,6 @@ pub(crate) async fn append(
     }
     let events: Vec<Submitted<'_>> =
         raws.iter().map(|raw| Submitted { raw, idempotency_key: key.as_deref() }).collect();
-    let mode = if params.on_error == OnError::Skip { BatchMode::Skip } else { BatchMode::Atomic };
 
     let outcomes = app.service.append(&by, &tenant, &events, mode, params.verifiable).await;
     match (mode, is_batch) {
@@ -163,6 +156,17 @@ fn page_json(page: &QueryPage) -> String {
     let next = serde_json::Value::from(page.next.as_deref());
     out.push_str(&format!("],\"next\":{next},\"log\":{rest}}}"));
     out
+}
+
+fn batch_mode(on_error: Option<&str>) -> Result<BatchMode, Error> {
+    match on_error {
+        None => Ok(BatchMode::Atomic),
+        Some("skip") => Ok(BatchMode::Skip),
+        Some(_) => Err(Error::new(
+            ErrorCode::BadRequest,
+            "`on_error` takes `skip`; without it a batch is stored whole or not at all",
+        )),
+    }
 }
 
 /// `Idempotency-Key`, as a bare or a quoted string (draft-ietf-httpapi-idempotency-key-header §2.1).

@@ -1,0 +1,3 @@
+//! Tests of the whole, over a real store and a real socket.
+
+mod http;

@@ -26,7 +26,7 @@ pub(super) const DEFAULT_DATA: &str = "./varve-data";
 #[command(arg_required_else_help = true, disable_help_subcommand = false, infer_subcommands = false)]
 pub(super) struct Cli {
     /// Write data as JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 900)]
     pub(super) json: bool,
 
     #[command(subcommand)]

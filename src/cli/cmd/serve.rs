@@ -3,7 +3,7 @@
 //! Order: log → make or open the store → listen → say what to try → serve → drain → stop the store. The store is
 //! opened before the runtime exists: what it does to the process must come before the first thread.
 
-use std::fs::OpenOptions as FileOptions;
+use std::fs::{File, OpenOptions as FileOptions};
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
@@ -121,8 +121,16 @@ fn make_if_absent(args: &ServeArgs, output: &Output) -> Result<Option<FirstRun>,
     }
     let made = Service::init(&args.data, None, None)?;
     output.say(&format!("made the store {shown} of instance {}", made.instance));
-    let shows = std::io::stderr().is_terminal();
-    let key_file = if shows { None } else { Some(write_key(&args.data, &made.operator_key)?) };
+    // Before anything else can fail: there is no second chance to see it.
+    let key_file = if std::io::stderr().is_terminal() {
+        output.say(&format!(
+            "the operator key, shown once, cannot be read again:\n\n  {}\n",
+            made.operator_key
+        ));
+        None
+    } else {
+        Some(write_key(&args.data, &made.operator_key)?)
+    };
     Ok(Some(FirstRun { operator_key: made.operator_key, key_file }))
 }
 
@@ -133,7 +141,8 @@ fn write_key(data: &Path, key: &str) -> Result<PathBuf, Failure> {
         FileOptions::new().write(true).create_new(true).mode(0o600).open(&path).and_then(|mut file| {
             file.write_all(key.as_bytes())?;
             file.write_all(b"\n")?;
-            file.sync_all()
+            file.sync_all()?;
+            File::open(data)?.sync_all()
         });
     match written {
         Ok(()) => Ok(path),
@@ -231,11 +240,7 @@ fn welcome(data: &Path, url: &str, run: &FirstRun) -> String {
             ));
             format!("export VARVE_KEY=$(cat {})", quoted(path))
         }
-        None => {
-            lines.push("the operator key is shown once and cannot be read again:".to_owned());
-            lines.push(format!("\n  {}\n", run.operator_key));
-            format!("export VARVE_KEY={}", run.operator_key)
-        }
+        None => format!("export VARVE_KEY={}", run.operator_key),
     };
     lines.push("try, in another terminal:".to_owned());
     lines.push(String::new());

@@ -27,6 +27,7 @@ impl Offline for Service {
 
 /// What to verify, and how far.
 #[derive(Clone, Debug)]
+#[allow(dead_code, reason = "read by the verifier that takes the place of `verify` below")]
 pub(super) struct VerifyRequest {
     /// A data directory, or files of evidence.
     pub(super) paths: Vec<PathBuf>,

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
@@ -44,13 +45,17 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// Middleware of one route: authenticates, checks tenant and scope, leaves the [`Caller`] in the extensions.
 pub(crate) async fn guard(
     State((app, needs)): State<(App, Needs)>,
-    params: RawPathParams,
+    params: Result<RawPathParams, RawPathParamsRejection>,
     mut request: Request,
     next: Next,
 ) -> Response {
     if needs == Needs::Nothing {
         return next.run(request).await;
     }
+    let Ok(params) = params else {
+        return Problem::new(ErrorCode::BadRequest, "the path cannot be read: names are UTF-8")
+            .into_response();
+    };
     let tenant = params.iter().find(|(name, _)| *name == "tenant").map(|(_, value)| value);
     let principal = bearer(request.headers())
         .and_then(|token| app.service.authenticate(token))

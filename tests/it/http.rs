@@ -300,6 +300,7 @@ fn what_no_route_answers_is_a_problem_too() {
         (format!("{EVENTS}?actr=x"), "bad_request"),
         (format!("{EVENTS}?limit=x"), "bad_request"),
         (format!("{EVENTS}/first"), "bad_request"),
+        ("/v1/tenants/%ff/events".to_owned(), "bad_request"),
         (format!("{EVENTS}/999999"), "not_found"),
     ] {
         assert_eq!(server.get(&path, &key).code(), code, "{path}");

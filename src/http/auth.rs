@@ -103,7 +103,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
 
 /// Whether `principal` meets `needs` on `tenant`.
 fn may_pass(principal: &Principal, needs: Needs, tenant: Option<&str>) -> Result<(), Error> {
-    let is_operator = principal.tenant.is_none() && principal.scopes.contains(&Scope::Operator);
+    let is_operator = principal.is_operator();
     let Some(tenant) = tenant else {
         return match (needs, is_operator) {
             (Needs::Nothing, _) | (Needs::Operator, true) => Ok(()),
@@ -113,7 +113,7 @@ fn may_pass(principal: &Principal, needs: Needs, tenant: Option<&str>) -> Result
     let is_own = principal.tenant.as_deref() == Some(tenant);
     if is_operator {
         return match needs {
-            Needs::Scope(scope) if tenant != SYSTEM_TENANT => Err(forbidden(name(scope))),
+            Needs::Scope(scope) if tenant != SYSTEM_TENANT => Err(forbidden(scope.name())),
             _ => Ok(()),
         };
     }
@@ -123,8 +123,8 @@ fn may_pass(principal: &Principal, needs: Needs, tenant: Option<&str>) -> Result
     match needs {
         Needs::Nothing | Needs::AnyKeyOrOperator => Ok(()),
         Needs::Operator => Err(forbidden("operator")),
-        Needs::Scope(scope) | Needs::ScopeOrOperator(scope) if principal.scopes.contains(&scope) => Ok(()),
-        Needs::Scope(scope) | Needs::ScopeOrOperator(scope) => Err(forbidden(name(scope))),
+        Needs::Scope(scope) | Needs::ScopeOrOperator(scope) if principal.scopes.has(scope) => Ok(()),
+        Needs::Scope(scope) | Needs::ScopeOrOperator(scope) => Err(forbidden(scope.name())),
     }
 }
 
@@ -135,20 +135,6 @@ pub(crate) fn no_such_tenant() -> Error {
 
 fn forbidden(scope: &str) -> Error {
     Error::new(ErrorCode::Forbidden, format!("the key lacks the scope `{scope}`; use a key that has it"))
-}
-
-fn name(scope: Scope) -> &'static str {
-    match scope {
-        Scope::Operator => "operator",
-        Scope::Admin => "admin",
-        Scope::Ingest => "ingest",
-        Scope::Read => "read",
-        Scope::Verify => "verify",
-        Scope::Export => "export",
-        Scope::Retention => "retention",
-        Scope::Hold => "hold",
-        Scope::Erase => "erase",
-    }
 }
 
 /// Reads what little is left of a refused request. With `Expect` nothing is read: the client has not sent it.
@@ -177,9 +163,11 @@ async fn discard(mut body: Body) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::Scopes;
 
     fn key(tenant: Option<&str>, scopes: &[Scope]) -> Principal {
-        Principal { key_id: "k".into(), tenant: tenant.map(str::to_owned), scopes: scopes.to_vec() }
+        let scopes = scopes.iter().fold(Scopes::default(), |all, scope| all.with(*scope));
+        Principal { key_id: "k".into(), tenant: tenant.map(str::to_owned), scopes }
     }
 
     fn code(principal: &Principal, needs: Needs, tenant: Option<&str>) -> Option<ErrorCode> {

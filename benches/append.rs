@@ -3,11 +3,15 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::cast_precision_loss, clippy::disallowed_methods)]
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use varve::service::{BatchMode, OpenOptions, Service, Submitted};
+
+#[global_allocator]
+static HEAP: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn event(number: u64) -> String {
     format!(
@@ -65,19 +69,17 @@ fn append(clients: usize, batch: usize, logs: usize, time: Duration) -> f64 {
             (tenant, service.authenticate(&key.key).unwrap())
         })
         .collect();
-    let next = AtomicU64::new(0);
-    let stop = AtomicBool::new(false);
-    let acked = AtomicU64::new(0);
+    let next = Arc::new(AtomicU64::new(0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let acked = Arc::new(AtomicU64::new(0));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let start = Instant::now();
     let rate = runtime.block_on(async {
-        let counted = &acked;
-        let clients: Vec<_> = (0..clients)
+        let tasks: Vec<_> = (0..clients)
             .map(|client| {
                 let (service, (tenant, by)) = (service.clone(), principals[client % logs].clone());
-                // SAFETY-free sharing: the counters outlive the tasks because they are joined below.
-                let (next, stop, acked) = (&next, &stop, counted);
-                async move {
+                let (next, stop, acked) = (next.clone(), stop.clone(), acked.clone());
+                tokio::spawn(async move {
                     while !stop.load(Ordering::Relaxed) {
                         let first = next.fetch_add(batch as u64, Ordering::Relaxed);
                         let raw: Vec<String> = (first..first + batch as u64).map(event).collect();
@@ -93,36 +95,23 @@ fn append(clients: usize, batch: usize, logs: usize, time: Duration) -> f64 {
                             Err(error) => panic!("{error}"),
                         }
                     }
-                }
+                })
             })
             .collect();
-        let timer = async {
-            tokio::time::sleep(time).await;
-            stop.store(true, Ordering::Relaxed);
-            acked.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64()
-        };
-        let (rate, ()) = tokio::join!(timer, async {
-            futures_all(clients).await;
-        });
+        tokio::time::sleep(time).await;
+        let rate = acked.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64();
+        stop.store(true, Ordering::Relaxed);
+        for task in tasks {
+            task.await.unwrap();
+        }
         rate
     });
     service.stop().unwrap();
     rate
 }
 
-/// Polls all clients on one task; `append` itself hands the work to the write path's threads.
-async fn futures_all<F: std::future::Future<Output = ()>>(futures: Vec<F>) {
-    let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
-    std::future::poll_fn(|context| {
-        futures.retain_mut(|future| future.as_mut().poll(context).is_pending());
-        if futures.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-}
-
 fn main() {
     let _ = varve::process::flush_rule::install();
-    varve::process::heap::one_arena_a_core();
     let seconds = std::env::args().filter_map(|arg| arg.parse::<u64>().ok()).next().unwrap_or(5);
     let time = Duration::from_secs(seconds);
     let cores = std::thread::available_parallelism().unwrap().get();

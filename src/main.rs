@@ -1,3 +1,7 @@
 //! The `varve` binary: parse, dispatch, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    varve::cli::run()
+}

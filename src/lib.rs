@@ -25,3 +25,9 @@ pub mod access;
 
 #[cfg(feature = "server")]
 pub mod service;
+
+#[cfg(feature = "server")]
+pub mod http;
+
+#[cfg(feature = "server")]
+pub mod cli;

@@ -83,7 +83,7 @@ pub(in crate::cli) fn run(args: &ServeArgs, output: &Output) -> Result<Exit, Fai
     }
     logging::start(args.log_format, &args.log_level)?;
     let first_run = make_if_absent(args, output)?;
-    let service = Service::open(&args.data, &OpenOptions { confirm_clock: args.confirm_clock })?;
+    let service = Service::open(&args.data, &OpenOptions { confirm_clock: args.confirm_clock, ..OpenOptions::default() })?;
 
     let served = serve(args, output, &service, first_run.as_ref());
     let poison = service.poisoned();
@@ -119,7 +119,7 @@ fn make_if_absent(args: &ServeArgs, output: &Output) -> Result<Option<FirstRun>,
             "check --data: is the disk mounted? A new store would start every log again",
         ));
     }
-    let made = Service::init(&args.data, None, None)?;
+    let made = Service::init(&args.data, None, None, &OpenOptions::default())?;
     output.say(&format!("made the store {shown} of instance {}", made.instance));
     // Before anything else can fail: there is no second chance to see it.
     let key_file = if std::io::stderr().is_terminal() {

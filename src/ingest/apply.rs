@@ -5,6 +5,8 @@
 //! than HEAD knows of: replay compares), layer synced (the same), state snapshot written under its own name
 //! (nobody names it yet), HEAD moved (the checkpoint is true), old snapshot and segments removed (room).
 
+#![expect(clippy::disallowed_methods, reason = "checkpoints of the journal are due by time")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

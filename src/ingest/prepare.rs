@@ -1,6 +1,8 @@
 //! From a parsed event to what the sequencer takes: sealed, committed to, its index tokens computed. Runs on
 //! the caller's thread, so that all of it is parallel.
 
+#![expect(clippy::disallowed_methods, reason = "ids that are absent and salts are made here")]
+
 use rand::Rng as _;
 
 use crate::event::Event;

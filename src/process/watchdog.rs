@@ -4,6 +4,8 @@
 //! One thread watches all armed calls of the process. A call that outlives its limit cannot be cancelled;
 //! the only safe answer is to stop the process and let recovery decide, so the hook aborts by default.
 
+#![expect(clippy::disallowed_methods, reason = "a deadline is measured, and its thread is owned here")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;

@@ -385,7 +385,7 @@ impl Applier {
         for (token, piece) in block.postings.into_pieces(&header) {
             layer.put_terms(number, 0, from, token, &piece)?;
         }
-        if end % LEVEL_ENTRIES[1] == 0 {
+        if end.is_multiple_of(LEVEL_ENTRIES[1]) {
             self.merge_blocks(log, end)?;
         }
         self.indexing.insert(number, Indexing::begin(end));

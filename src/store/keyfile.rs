@@ -48,7 +48,7 @@ impl Signer for LogSigner {
     }
 
     fn verifying_key(&self) -> VerifyingKey {
-        self.public.clone()
+        self.public
     }
 }
 

@@ -3,6 +3,8 @@
 //! What needs a process of its own (kills, limits, traces, memory) runs a test of this file again as a
 //! child: the tests named `child_*`, which do nothing unless asked.
 
+#![expect(clippy::disallowed_methods, reason = "calls that hang and readers that end in the test")]
+
 use super::*;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};

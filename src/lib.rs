@@ -16,7 +16,6 @@ pub mod store;
 #[cfg(feature = "server")]
 pub mod ingest;
 
-
 #[cfg(feature = "server")]
 pub mod query;
 

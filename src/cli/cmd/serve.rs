@@ -83,7 +83,10 @@ pub(in crate::cli) fn run(args: &ServeArgs, output: &Output) -> Result<Exit, Fai
     }
     logging::start(args.log_format, &args.log_level)?;
     let first_run = make_if_absent(args, output)?;
-    let service = Service::open(&args.data, &OpenOptions { confirm_clock: args.confirm_clock, ..OpenOptions::default() })?;
+    let service = Service::open(
+        &args.data,
+        &OpenOptions { confirm_clock: args.confirm_clock, ..OpenOptions::default() },
+    )?;
 
     let served = serve(args, output, &service, first_run.as_ref());
     let poison = service.poisoned();

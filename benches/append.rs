@@ -55,7 +55,8 @@ fn sign_only(threads: usize, time: Duration) -> f64 {
 }
 
 fn append(clients: usize, batch: usize, logs: usize, time: Duration) -> f64 {
-    let dir = tempfile::tempdir_in(std::env::var("VARVE_BENCH_DIR").unwrap_or_else(|_| "target".into())).unwrap();
+    let dir =
+        tempfile::tempdir_in(std::env::var("VARVE_BENCH_DIR").unwrap_or_else(|_| "target".into())).unwrap();
     let data = dir.path().join("data");
     let options = OpenOptions { heartbeat_seconds: 0, ..OpenOptions::default() };
     let made = Service::init(&data, Some("bench.local"), None, &options).unwrap();
@@ -83,8 +84,10 @@ fn append(clients: usize, batch: usize, logs: usize, time: Duration) -> f64 {
                     while !stop.load(Ordering::Relaxed) {
                         let first = next.fetch_add(batch as u64, Ordering::Relaxed);
                         let raw: Vec<String> = (first..first + batch as u64).map(event).collect();
-                        let events: Vec<Submitted<'_>> =
-                            raw.iter().map(|raw| Submitted { raw: raw.as_bytes(), idempotency_key: None }).collect();
+                        let events: Vec<Submitted<'_>> = raw
+                            .iter()
+                            .map(|raw| Submitted { raw: raw.as_bytes(), idempotency_key: None })
+                            .collect();
                         match service.append(&by, &tenant, &events, BatchMode::Atomic, false).await {
                             Ok(_) => {
                                 acked.fetch_add(batch as u64, Ordering::Relaxed);
@@ -122,6 +125,9 @@ fn main() {
         let rate = append(clients, batch, logs, time);
         let after = sign_only(cores, time / 4);
         let limit = f64::midpoint(before, after);
-        println!("  {clients} clients x {batch}, {logs} logs: {rate:.0} events/s, sign-only {limit:.0}/s, ratio {:.2}", rate / limit);
+        println!(
+            "  {clients} clients x {batch}, {logs} logs: {rate:.0} events/s, sign-only {limit:.0}/s, ratio {:.2}",
+            rate / limit
+        );
     }
 }

@@ -16,7 +16,6 @@ pub mod store;
 #[cfg(feature = "server")]
 pub mod ingest;
 
-
 #[cfg(feature = "server")]
 pub mod query;
 
@@ -25,3 +24,9 @@ pub mod access;
 
 #[cfg(feature = "server")]
 pub mod service;
+
+#[cfg(feature = "server")]
+pub mod http;
+
+#[cfg(feature = "server")]
+pub mod cli;

@@ -1,29 +1,11 @@
 //! Where the offline commands meet what does their work. A room that has landed replaces its line here; the commands
 //! stay as they are.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::service::{Error, ErrorCode, Service};
-
-/// Functions of [`Service`] on a stopped store. Inherent functions of the same name come before these.
-pub(super) trait Offline {
-    /// A new signing key for one log, or all.
-    fn rotate_signing_key(data: &Path, tenant: Option<&str>) -> Result<(), Error>;
-    /// Another operator key.
-    fn reset_operator_key(data: &Path) -> Result<String, Error>;
-}
-
-impl Offline for Service {
-    fn rotate_signing_key(_: &Path, _: Option<&str>) -> Result<(), Error> {
-        Err(absent("rotate signing keys"))
-    }
-
-    fn reset_operator_key(_: &Path) -> Result<String, Error> {
-        Err(absent("reset the operator key"))
-    }
-}
+use crate::service::{Error, ErrorCode};
 
 /// What to verify, and how far.
 #[derive(Clone, Debug)]

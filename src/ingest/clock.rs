@@ -66,7 +66,12 @@ struct Inner {
 impl Stamps {
     /// Stamps after `newest`, the newest one given out before.
     pub fn new(clock: Arc<dyn Clock>, newest: u64) -> Stamps {
-        let inner = Inner { base_wall: clock.wall_micros(), base_steady: clock.steady_micros(), newest, anomaly: None };
+        let inner = Inner {
+            base_wall: clock.wall_micros(),
+            base_steady: clock.steady_micros(),
+            newest,
+            anomaly: None,
+        };
         Stamps { clock, inner: Mutex::new(inner) }
     }
 

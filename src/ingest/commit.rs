@@ -103,7 +103,8 @@ impl Committer {
             }
         }
         group.rotations.iter().for_each(|(log, index, key)| payload.rotation(*log, *index, key));
-        let written = self.journal.append(layer.0, &[&payload.finish()]).map_err(|error| error.to_string())?;
+        let written =
+            self.journal.append(layer.0, &[&payload.finish()]).map_err(|error| error.to_string())?;
         if written != frame {
             return Err(format!("the journal wrote frame {written} where {frame} was planned"));
         }

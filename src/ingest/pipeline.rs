@@ -118,7 +118,11 @@ impl Pipeline {
 
 /// A panic in a thread of the write path poisons the store: what that thread owned is not to be trusted.
 #[expect(clippy::disallowed_methods, reason = "the one place where threads of the write path start")]
-fn spawn(name: &str, poison: &Poison, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, PipelineError> {
+fn spawn(
+    name: &str,
+    poison: &Poison,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, PipelineError> {
     struct Alarm(Poison, String);
     impl Drop for Alarm {
         fn drop(&mut self) {

@@ -1,5 +1,6 @@
 //! Appending: parse, tell repeats from conflicts, seal, queue, wait until durable, answer with receipts.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::event::catalog::Class;
 use crate::event::limits::MAX_EVENT_BYTES;
 use crate::event::{Event, InvalidKind, is_id};
 use crate::ingest::prepare::{Prepared, fill_in, prepare};
-use crate::ingest::queue::{Placed, SubmitError, Submission};
+use crate::ingest::queue::{Placed, Submission, SubmitError};
 use crate::store::idtable::Location;
 use crate::store::log::{Log, Sequenced};
 
@@ -44,6 +45,8 @@ pub struct Submitted<'a> {
 struct Item {
     event: Option<Event>,
     answer: Option<Result<Receipt, Error>>,
+    /// The earlier item of the batch that this one repeats.
+    repeats: Option<usize>,
 }
 
 impl Service {
@@ -62,37 +65,61 @@ impl Service {
         let log = self.log_for(by, tenant, Scope::Ingest)?;
         self.refuse_when_full()?;
         if events.len() > MAX_BATCH_EVENTS {
-            let detail = format!("{} events in one request; the limit is {MAX_BATCH_EVENTS}. Nothing was stored.", events.len());
+            let detail = format!(
+                "{} events in one request; the limit is {MAX_BATCH_EVENTS}. Nothing was stored.",
+                events.len()
+            );
             return Err(Error::new(ErrorCode::TooLarge, detail));
         }
         let mut items = Vec::with_capacity(events.len());
         for (position, submitted) in events.iter().enumerate() {
             match admit(submitted) {
-                Ok(event) => items.push(Item { event: Some(event), answer: None }),
-                Err(error) if mode == BatchMode::Atomic => return Err(placed_in(error, events.len(), position)),
-                Err(error) => items.push(Item { event: None, answer: Some(Err(placed_in(error, events.len(), position))) }),
+                Ok(event) => items.push(Item { event: Some(event), answer: None, repeats: None }),
+                Err(error) if mode == BatchMode::Atomic => {
+                    return Err(placed_in(error, events.len(), position));
+                }
+                Err(error) => items.push(Item {
+                    event: None,
+                    answer: Some(Err(placed_in(error, events.len(), position))),
+                    repeats: None,
+                }),
             }
         }
+        find_repeats_in_batch(&mut items, mode)?;
         for _ in 0..MAX_LOOKS {
-            let Some((submission, positions)) = self.look_up(&log, &mut items, mode, verifiable)? else { break };
+            let Some((submission, positions)) = self.look_up(&log, &mut items, mode, verifiable)? else {
+                break;
+            };
             let ids: Vec<String> = submission.items.iter().map(|item| item.id.clone()).collect();
             let ticket = self.0.pipeline.queue.admit(submission).map_err(submit_error)?;
             let placed = ticket.answer().await.map_err(submit_error)?;
-            self.take_answers(&log, &mut items, &positions, &ids, placed, mode, verifiable)?;
+            // What must be looked up again stays open.
+            for ((placed, position), id) in placed.into_iter().zip(positions).zip(ids) {
+                if let Placed::New(record) = placed {
+                    items[position].answer = Some(Ok(receipt(&log, &record, &id, false, verifiable)));
+                }
+            }
         }
+        answer_repeats_in_batch(&mut items);
         let busy = || busy("the id table kept changing under the request; nothing of this event was stored");
         Ok(items.into_iter().map(|item| item.answer.unwrap_or_else(|| Err(busy()))).collect())
     }
 
     /// Answers the repeats among the open items and prepares the others. `None` when nothing is left to submit.
-    fn look_up(&self, log: &Arc<Log>, items: &mut [Item], mode: BatchMode, verifiable: bool) -> Result<Option<(Submission, Vec<usize>)>, Error> {
+    fn look_up(
+        &self,
+        log: &Arc<Log>,
+        items: &mut [Item],
+        mode: BatchMode,
+        verifiable: bool,
+    ) -> Result<Option<(Submission, Vec<usize>)>, Error> {
         let store = &self.0.store;
         let epoch = store.recent.epoch();
         let count = items.len();
         let mut prepared: Vec<Prepared> = Vec::with_capacity(count);
         let mut positions = Vec::with_capacity(count);
         for (position, item) in items.iter().enumerate() {
-            if let (None, Some(event)) = (&item.answer, &item.event) {
+            if let (None, Some(event), None) = (&item.answer, &item.event, item.repeats) {
                 let class = event.class().and_then(Class::named).map_or(Class::Security.code(), Class::code);
                 prepared.push(prepare(log, event, class));
                 positions.push(position);
@@ -108,14 +135,21 @@ impl Service {
         }
         for (which, location) in found {
             let position = positions[which];
-            if items[position].answer.is_some() || location.log != log.identity.number || location.index >= log.size() {
+            if items[position].answer.is_some()
+                || location.log != log.identity.number
+                || location.index >= log.size()
+            {
                 continue;
             }
-            let Some(first) = store.record(log, location.index).map_err(|error| internal(&error))? else { continue };
+            let Some(first) = store.record(log, location.index).map_err(|error| internal(&error))? else {
+                continue;
+            };
             let answer = self.repeat_of(log, &first, items[position].event.as_ref(), verifiable);
             match answer {
                 None => continue,
-                Some(Err(error)) if mode == BatchMode::Atomic => return Err(placed_in(error, count, position)),
+                Some(Err(error)) if mode == BatchMode::Atomic => {
+                    return Err(placed_in(error, count, position));
+                }
                 Some(Err(error)) => items[position].answer = Some(Err(placed_in(error, count, position))),
                 Some(Ok(receipt)) => items[position].answer = Some(Ok(receipt)),
             }
@@ -133,7 +167,9 @@ impl Service {
         }
         let bytes: usize = kept.iter().map(|item| item.body.len() + 128).sum();
         if bytes > MAX_SUBMISSION_BYTES {
-            let detail = format!("the batch takes {bytes} bytes once sealed; the limit is {MAX_SUBMISSION_BYTES}. Nothing was stored: send it in parts.");
+            let detail = format!(
+                "the batch takes {bytes} bytes once sealed; the limit is {MAX_SUBMISSION_BYTES}. Nothing was stored: send it in parts."
+            );
             return Err(Error::new(ErrorCode::TooLarge, detail));
         }
         let atomic = mode == BatchMode::Atomic;
@@ -141,7 +177,13 @@ impl Service {
     }
 
     /// What a record with the same id token means for `event`: nothing (another id), a repeat, or a conflict.
-    fn repeat_of(&self, log: &Log, first: &Sequenced, event: Option<&Event>, verifiable: bool) -> Option<Result<Receipt, Error>> {
+    fn repeat_of(
+        &self,
+        log: &Log,
+        first: &Sequenced,
+        event: Option<&Event>,
+        verifiable: bool,
+    ) -> Option<Result<Receipt, Error>> {
         let event = event?;
         let id = event.id()?;
         // Where the body is gone the token alone decides: the record was this id's.
@@ -157,39 +199,6 @@ impl Service {
         Some(Ok(receipt(log, first, id, true, verifiable)))
     }
 
-    /// Turns the sequencer's answers into receipts; what must be looked up again stays open.
-    #[expect(clippy::too_many_arguments, reason = "one step of `append`, split off for its length")]
-    fn take_answers(
-        &self,
-        log: &Arc<Log>,
-        items: &mut [Item],
-        positions: &[usize],
-        ids: &[String],
-        placed: Vec<Placed>,
-        mode: BatchMode,
-        verifiable: bool,
-    ) -> Result<(), Error> {
-        let count = items.len();
-        for ((placed, position), id) in placed.into_iter().zip(positions).zip(ids) {
-            let answer = match placed {
-                Placed::New(record) => Ok(receipt(log, &record, id, false, verifiable)),
-                Placed::Same(location) => {
-                    let first = self.0.store.record(log, location.index).map_err(|error| internal(&error))?;
-                    let first = first.ok_or_else(|| Error::new(ErrorCode::Internal, "a repeated event's first record is missing"))?;
-                    Ok(receipt(log, &first, id, true, verifiable))
-                }
-                Placed::Other(location) => Err(id_conflict(location.index)),
-                Placed::LookAgain | Placed::NotTried => continue,
-            };
-            match answer {
-                Err(error) if mode == BatchMode::Atomic => return Err(placed_in(error, count, *position)),
-                Err(error) => items[*position].answer = Some(Err(placed_in(error, count, *position))),
-                Ok(receipt) => items[*position].answer = Some(Ok(receipt)),
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn refuse_when_full(&self) -> Result<(), Error> {
         // A reading that fails says nothing about room; the write itself will.
         if self.0.space.is_low().unwrap_or(false) {
@@ -202,25 +211,82 @@ impl Service {
     }
 }
 
+/// Finds ids that stand twice in the batch. The later one repeats the earlier one, or conflicts with it.
+fn find_repeats_in_batch(items: &mut [Item], mode: BatchMode) -> Result<(), Error> {
+    if items.len() < 2 {
+        return Ok(());
+    }
+    let mut found = Vec::new();
+    let mut first_of: HashMap<&str, usize> = HashMap::with_capacity(items.len());
+    for (position, item) in items.iter().enumerate() {
+        let Some(event) = &item.event else { continue };
+        let Some(id) = event.id() else { continue };
+        match first_of.get(id) {
+            None => {
+                first_of.insert(id, position);
+            }
+            Some(first) => {
+                let same =
+                    items[*first].event.as_ref().is_some_and(|first| first.canonical() == event.canonical());
+                found.push((position, *first, same));
+            }
+        }
+    }
+    for (position, first, same) in found {
+        if same {
+            items[position].repeats = Some(first);
+            continue;
+        }
+        let error = placed_in(id_conflict(u64::MAX), items.len(), position);
+        if mode == BatchMode::Atomic {
+            return Err(error);
+        }
+        items[position].answer = Some(Err(error));
+    }
+    Ok(())
+}
+
+/// An item that repeats an earlier one of its batch has that one's receipt, or shares its refusal.
+fn answer_repeats_in_batch(items: &mut [Item]) {
+    for position in 0..items.len() {
+        if let (Some(first), None) = (items[position].repeats, &items[position].answer) {
+            let answer = items[first].answer.clone();
+            items[position].answer =
+                answer.map(|answer| answer.map(|receipt| Receipt { duplicate: true, ..receipt }));
+        }
+    }
+}
+
 /// Parses one event and fills in what it may leave out.
 fn admit(submitted: &Submitted<'_>) -> Result<Event, Error> {
     if submitted.raw.len() > MAX_EVENT_BYTES {
-        let detail = format!("the event has {} bytes; the limit is {MAX_EVENT_BYTES}. Nothing was stored.", submitted.raw.len());
+        let detail = format!(
+            "the event has {} bytes; the limit is {MAX_EVENT_BYTES}. Nothing was stored.",
+            submitted.raw.len()
+        );
         return Err(Error::new(ErrorCode::TooLarge, detail));
     }
     let mut event = Event::parse(submitted.raw).map_err(|invalid| {
-        let code = if invalid.kind == InvalidKind::Syntax { ErrorCode::BadRequest } else { ErrorCode::InvalidEvent };
+        let code =
+            if invalid.kind == InvalidKind::Syntax { ErrorCode::BadRequest } else { ErrorCode::InvalidEvent };
         Error::new(code, invalid.to_string()).at(invalid.pointer)
     })?;
     if let Some(key) = submitted.idempotency_key {
         if !is_id(key) {
-            return Err(Error::new(ErrorCode::BadRequest, "Idempotency-Key must be 1 to 128 of A-Z a-z 0-9 . _ : / -; nothing was stored"));
+            return Err(Error::new(
+                ErrorCode::BadRequest,
+                "Idempotency-Key must be 1 to 128 of A-Z a-z 0-9 . _ : / -; nothing was stored",
+            ));
         }
         match event.id() {
             None => event.set_id(key),
             Some(id) if id == key => {}
             Some(_) => {
-                return Err(Error::new(ErrorCode::BadRequest, "Idempotency-Key and `id` differ; nothing was stored. Send one of them.").at("/id"));
+                return Err(Error::new(
+                    ErrorCode::BadRequest,
+                    "Idempotency-Key and `id` differ; nothing was stored. Send one of them.",
+                )
+                .at("/id"));
             }
         }
     }
@@ -237,7 +303,11 @@ fn placed_in(error: Error, count: usize, position: usize) -> Error {
 }
 
 fn id_conflict(index: u64) -> Error {
-    let whose = if index == u64::MAX { "another event of this batch".to_owned() } else { format!("the event at index {index}") };
+    let whose = if index == u64::MAX {
+        "another event of this batch".to_owned()
+    } else {
+        format!("the event at index {index}")
+    };
     Error::new(
         ErrorCode::IdConflict,
         format!("`id` is taken by {whose}, whose content differs; nothing was stored of this one. Give a new event a new id."),
@@ -255,7 +325,10 @@ fn busy(detail: &str) -> Error {
 pub(super) fn submit_error(error: SubmitError) -> Error {
     match error {
         SubmitError::Busy => busy("the queue is full; nothing was stored. Send it again a little later."),
-        SubmitError::Stopped(reason) => Error::new(ErrorCode::ReadOnly, format!("the store takes no events: {reason}. Nothing was stored.")),
+        SubmitError::Stopped(reason) => Error::new(
+            ErrorCode::ReadOnly,
+            format!("the store takes no events: {reason}. Nothing was stored."),
+        ),
         SubmitError::Unknown => {
             let mut error = Error::new(
                 ErrorCode::OutcomeUnknown,

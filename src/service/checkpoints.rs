@@ -67,7 +67,8 @@ impl SignedCheckpoints {
     /// Opens the file, or makes it.
     pub fn open(data: &Path) -> Result<SignedCheckpoints, SignedError> {
         let path = data.join("signed-checkpoints");
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = file.map_err(|source| SignedError::Io { path: path.clone(), source })?;
         Ok(SignedCheckpoints { path, file: Mutex::new(file) })
     }
@@ -135,7 +136,10 @@ mod tests {
         assert_eq!(slots.last(5).unwrap(), None);
         slots.advance(5, Signed { size: 10, root: one }).unwrap();
         slots.advance(5, Signed { size: 10, root: one }).unwrap();
-        assert!(matches!(slots.advance(5, Signed { size: 10, root: two }), Err(SignedError::Conflict { .. })));
+        assert!(matches!(
+            slots.advance(5, Signed { size: 10, root: two }),
+            Err(SignedError::Conflict { .. })
+        ));
         assert!(matches!(slots.advance(5, Signed { size: 9, root: two }), Err(SignedError::Conflict { .. })));
         slots.advance(5, Signed { size: 11, root: two }).unwrap();
         let slots = SignedCheckpoints::open(dir.path()).unwrap();

@@ -20,7 +20,9 @@ impl Service {
         let token = Token::parse(token).map_err(|error| unknown(&error.to_string()))?;
         let key = self.0.store.api_key(token.id());
         // One answer for an unknown id and a wrong secret.
-        let key = key.filter(|key| token.matches(&key.secret_digest)).ok_or_else(|| unknown("this key is not known here"))?;
+        let key = key
+            .filter(|key| token.matches(&key.secret_digest))
+            .ok_or_else(|| unknown("this key is not known here"))?;
         if key.revoked_at != 0 {
             return Err(unknown("this key was revoked"));
         }
@@ -31,29 +33,54 @@ impl Service {
     }
 
     /// Makes a key of a tenant. It works when this returns, and its entry is durable.
-    pub fn create_key(&self, by: &Principal, tenant: &str, name: &str, scopes: &[String], expires_at: Option<&str>) -> Result<NewKey, Error> {
+    pub fn create_key(
+        &self,
+        by: &Principal,
+        tenant: &str,
+        name: &str,
+        scopes: &[String],
+        expires_at: Option<&str>,
+    ) -> Result<NewKey, Error> {
         self.log_for(by, tenant, Scope::Admin)?;
         if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
-            let detail = format!("`name` has 1 to {MAX_NAME_BYTES} bytes and no control characters; no key was made");
+            let detail =
+                format!("`name` has 1 to {MAX_NAME_BYTES} bytes and no control characters; no key was made");
             return Err(Error::new(ErrorCode::BadRequest, detail).at("/name"));
         }
         let mut set = Scopes::default();
         for (position, scope) in scopes.iter().enumerate() {
             let scope = Scope::named(scope).filter(|scope| *scope != Scope::Operator);
             let scope = scope.ok_or_else(|| {
-                let names: Vec<&str> = Scope::ALL.iter().filter(|scope| **scope != Scope::Operator).map(|scope| scope.name()).collect();
-                Error::new(ErrorCode::BadRequest, format!("not a scope; no key was made. Scopes are {}", names.join(" "))).at(format!("/scopes/{position}"))
+                let names: Vec<&str> = Scope::ALL
+                    .iter()
+                    .filter(|scope| **scope != Scope::Operator)
+                    .map(|scope| scope.name())
+                    .collect();
+                Error::new(
+                    ErrorCode::BadRequest,
+                    format!("not a scope; no key was made. Scopes are {}", names.join(" ")),
+                )
+                .at(format!("/scopes/{position}"))
             })?;
             set = set.with(scope);
         }
         if set == Scopes::default() {
-            return Err(Error::new(ErrorCode::BadRequest, "a key needs at least one scope; no key was made").at("/scopes"));
+            return Err(Error::new(ErrorCode::BadRequest, "a key needs at least one scope; no key was made")
+                .at("/scopes"));
         }
         let expires_at = match expires_at {
             None => 0,
-            Some(text) => Micros::parse(text).ok().filter(|at| at.0 > self.0.stamps.now()).map(|at| at.0).ok_or_else(|| {
-                Error::new(ErrorCode::BadRequest, "`expires_at` is an RFC 3339 time in the future; no key was made").at("/expires_at")
-            })?,
+            Some(text) => {
+                Micros::parse(text).ok().filter(|at| at.0 > self.0.stamps.now()).map(|at| at.0).ok_or_else(
+                    || {
+                        Error::new(
+                            ErrorCode::BadRequest,
+                            "`expires_at` is an RFC 3339 time in the future; no key was made",
+                        )
+                        .at("/expires_at")
+                    },
+                )?
+            }
         };
         self.make_key(Some(tenant), name, set, expires_at, Some(&by.key_id))
     }
@@ -69,16 +96,27 @@ impl Service {
     pub fn revoke_key(&self, by: &Principal, tenant: &str, id: &str) -> Result<(), Error> {
         self.log_for(by, tenant, Scope::Admin)?;
         let key = self.0.store.api_key(id).filter(|key| key.tenant.as_deref() == Some(tenant));
-        let key = key.ok_or_else(|| Error::new(ErrorCode::NotFound, "this tenant has no key with that id"))?;
+        let key =
+            key.ok_or_else(|| Error::new(ErrorCode::NotFound, "this tenant has no key with that id"))?;
         if key.revoked_at != 0 {
             return Ok(());
         }
         self.revoke(key, Some(&by.key_id))
     }
 
-    pub(super) fn make_key(&self, tenant: Option<&str>, name: &str, scopes: Scopes, expires_at: u64, by: Option<&str>) -> Result<NewKey, Error> {
+    pub(super) fn make_key(
+        &self,
+        tenant: Option<&str>,
+        name: &str,
+        scopes: Scopes,
+        expires_at: u64,
+        by: Option<&str>,
+    ) -> Result<NewKey, Error> {
         if self.0.store.api_keys().len() >= MAX_API_KEYS {
-            return Err(Error::new(ErrorCode::Forbidden, format!("the instance has {MAX_API_KEYS} keys, its limit; no key was made")));
+            return Err(Error::new(
+                ErrorCode::Forbidden,
+                format!("the instance has {MAX_API_KEYS} keys, its limit; no key was made"),
+            ));
         }
         let token = Token::generate(&mut random);
         let scope_names: Vec<Value> = scopes.names().into_iter().map(Value::Text).collect();

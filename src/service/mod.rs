@@ -84,7 +84,9 @@ impl Service {
         // The operator reads the instance's own log, never a tenant's events.
         let own = match &by.tenant {
             Some(own) => own == tenant,
-            None => by.is_operator() && (tenant == "_system" || scope == Scope::Admin || scope == Scope::Operator),
+            None => {
+                by.is_operator() && (tenant == "_system" || scope == Scope::Admin || scope == Scope::Operator)
+            }
         };
         let log = self.0.store.log_of(tenant).filter(|_| own).ok_or_else(|| not_found(tenant))?;
         let allowed = match &by.tenant {

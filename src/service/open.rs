@@ -65,17 +65,25 @@ impl Service {
     }
 
     /// Makes a store: its own log, and the operator key.
-    pub fn init(data: &Path, instance: Option<&str>, recovery_key: Option<[u8; 32]>, options: &OpenOptions) -> Result<Initialised, Error> {
+    pub fn init(
+        data: &Path,
+        instance: Option<&str>,
+        recovery_key: Option<[u8; 32]>,
+        options: &OpenOptions,
+    ) -> Result<Initialised, Error> {
         if Service::is_initialised(data) {
             let detail = format!("{} holds a store already; it is unchanged", data.display());
             return Err(Error::new(ErrorCode::AlreadyExists, detail));
         }
         let instance = match instance {
-            Some(name) => Instance::parse(name).map_err(|bad| Error::new(ErrorCode::BadRequest, bad.to_string()))?,
+            Some(name) => {
+                Instance::parse(name).map_err(|bad| Error::new(ErrorCode::BadRequest, bad.to_string()))?
+            }
             None => {
                 let mut suffix = [0; 4];
                 random(&mut suffix);
-                Instance::parse(&format!("varve-{:08x}.local", u32::from_be_bytes(suffix))).map_err(refused)?
+                Instance::parse(&format!("varve-{:08x}.local", u32::from_be_bytes(suffix)))
+                    .map_err(refused)?
             }
         };
         fresh::create(data, &instance, &options.journal, &mut random).map_err(refused)?;
@@ -159,7 +167,8 @@ impl Service {
     }
 
     fn started(&self) -> Result<(), Error> {
-        let event = Builder::new(action::SERVICE_STARTED, Outcome::Success).fact("version", env!("CARGO_PKG_VERSION"));
+        let event = Builder::new(action::SERVICE_STARTED, Outcome::Success)
+            .fact("version", env!("CARGO_PKG_VERSION"));
         self.write_system(event).map(drop)
     }
 
@@ -187,7 +196,13 @@ impl Service {
     pub fn reset_operator_key(data: &Path, options: &OpenOptions) -> Result<String, Error> {
         let service = Service::open_parts(data, options)?;
         let reset = || -> Result<String, Error> {
-            for key in service.0.store.api_keys().into_iter().filter(|key| key.tenant.is_none() && key.revoked_at == 0) {
+            for key in service
+                .0
+                .store
+                .api_keys()
+                .into_iter()
+                .filter(|key| key.tenant.is_none() && key.revoked_at == 0)
+            {
                 service.revoke(key, None)?;
             }
             service.write_system(Builder::new(action::OPERATOR_KEY_RESET, Outcome::Success))?;
@@ -198,7 +213,11 @@ impl Service {
     }
 
     /// Rotates the signing key of one tenant's log, or of all. Returns the new vkeys. The server must be stopped.
-    pub fn rotate_signing_key(data: &Path, tenant: Option<&str>, options: &OpenOptions) -> Result<Vec<String>, Error> {
+    pub fn rotate_signing_key(
+        data: &Path,
+        tenant: Option<&str>,
+        options: &OpenOptions,
+    ) -> Result<Vec<String>, Error> {
         let service = Service::open_parts(data, options)?;
         let rotate = || -> Result<Vec<String>, Error> {
             let tenants: Vec<String> = match tenant {

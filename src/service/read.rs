@@ -37,7 +37,13 @@ pub(super) struct CachedNote {
 
 impl Service {
     /// One record.
-    pub fn record(&self, by: &Principal, tenant: &str, index: u64, verifiable: bool) -> Result<RecordView, Error> {
+    pub fn record(
+        &self,
+        by: &Principal,
+        tenant: &str,
+        index: u64,
+        verifiable: bool,
+    ) -> Result<RecordView, Error> {
         let log = self.log_for(by, tenant, Scope::Read)?;
         let record = self.0.store.record(&log, index).map_err(|error| internal(&error))?;
         let record = record.ok_or_else(|| no_index(index, log.size()))?;
@@ -72,14 +78,20 @@ impl Service {
         })
         .map_err(|error| Error::new(ErrorCode::BadRequest, error.to_string()).at(error.member))?;
         let cursor = params.cursor.clone().map(Cursor);
-        let request = Request { filter, order, limit: limit as usize, cursor, deadline: Instant::now() + QUERY_TIME };
+        let request =
+            Request { filter, order, limit: limit as usize, cursor, deadline: Instant::now() + QUERY_TIME };
         let answer = query::run(&self.0.store, &log, &request).map_err(|error| match error {
-            QueryError::BadCursor => {
-                Error::new(ErrorCode::BadRequest, "the cursor belongs to another query or was changed; begin again without it").at("cursor")
-            }
+            QueryError::BadCursor => Error::new(
+                ErrorCode::BadRequest,
+                "the cursor belongs to another query or was changed; begin again without it",
+            )
+            .at("cursor"),
             QueryError::TimedOut { .. } => {
                 let seconds = QUERY_TIME.as_secs();
-                Error::new(ErrorCode::QueryTimeout, format!("nothing was found within {seconds} s; narrow the time range or add a filter"))
+                Error::new(
+                    ErrorCode::QueryTimeout,
+                    format!("nothing was found within {seconds} s; narrow the time range or add a filter"),
+                )
             }
             QueryError::Read(error) => internal(&error),
         })?;
@@ -108,7 +120,8 @@ impl Service {
         let nodes = self.nodes(&log)?;
         let path = merkle::inclusion_proof(index, cached.size, &nodes).map_err(|error| internal(&error))?;
         let entry = record.entry(log.identity.log_id);
-        let proof = EntryProof { entry, signature: record.record.signature, index, path, checkpoint: cached.note };
+        let proof =
+            EntryProof { entry, signature: record.record.signature, index, path, checkpoint: cached.note };
         Ok(proof.to_text())
     }
 
@@ -119,7 +132,13 @@ impl Service {
     }
 
     /// Consistency of the trees of sizes `from` and `to`: hashes, base64url.
-    pub fn consistency(&self, by: &Principal, tenant: &str, from: u64, to: u64) -> Result<Vec<String>, Error> {
+    pub fn consistency(
+        &self,
+        by: &Principal,
+        tenant: &str,
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<String>, Error> {
         let log = self.log_for(by, tenant, Scope::Verify)?;
         let size = log.size();
         if from == 0 || from > to || to > size {
@@ -144,7 +163,8 @@ impl Service {
         }
         let origin = origin_of(&self.0.store.instance, &log.identity);
         let signer = self.0.signers.read().get(&head.key).cloned();
-        let signer = signer.ok_or_else(|| Error::new(ErrorCode::Internal, "the log's signing key is not at hand"))?;
+        let signer =
+            signer.ok_or_else(|| Error::new(ErrorCode::Internal, "the log's signing key is not at hand"))?;
         let signer = self.checkpoint_signer(log, &head, signer)?;
         let root = head.frontier.root();
         self.0.signed.advance(number, Signed { size: head.size, root }).map_err(|error| internal(&error))?;
@@ -171,8 +191,11 @@ impl Service {
             return Ok(current);
         }
         let signers = self.0.signers.read();
-        let old = signers.values().find(|signer| signer.verifying_key().key_id(&origin) == newest.record.key_id);
-        old.cloned().ok_or_else(|| Error::new(ErrorCode::Internal, "the key that signed the newest entry is not at hand"))
+        let old =
+            signers.values().find(|signer| signer.verifying_key().key_id(&origin) == newest.record.key_id);
+        old.cloned().ok_or_else(|| {
+            Error::new(ErrorCode::Internal, "the key that signed the newest entry is not at hand")
+        })
     }
 
     fn nodes<'a>(&'a self, log: &'a Arc<Log>) -> Result<LogNodes<'a>, Error> {
@@ -185,7 +208,10 @@ fn no_index(index: u64, size: u64) -> Error {
 }
 
 fn unreadable(index: u64) -> Error {
-    Error::new(ErrorCode::Internal, format!("the body of the record at index {index} does not open; run `varve verify` on a copy"))
+    Error::new(
+        ErrorCode::Internal,
+        format!("the body of the record at index {index} does not open; run `varve verify` on a copy"),
+    )
 }
 
 /// The tree of a log: stored roots of 256 leaves, everything below from the records, everything above from the
@@ -217,7 +243,9 @@ impl<'a> LogNodes<'a> {
         while hashes.len() > 1 {
             hashes = hashes.chunks_exact(2).map(|pair| node_hash(&pair[0], &pair[1])).collect();
         }
-        hashes.pop().ok_or_else(|| crate::store::read::damage(self.log, first, "a leaf of the tree is missing"))
+        hashes
+            .pop()
+            .ok_or_else(|| crate::store::read::damage(self.log, first, "a leaf of the tree is missing"))
     }
 }
 

@@ -25,20 +25,31 @@ pub(super) struct LogMap {
 impl Service {
     /// The instance's own log.
     pub(super) fn system_log(&self) -> Result<Arc<Log>, Error> {
-        self.0.store.log_of("_system").ok_or_else(|| Error::new(ErrorCode::Internal, "the instance has no log of its own"))
+        self.0
+            .store
+            .log_of("_system")
+            .ok_or_else(|| Error::new(ErrorCode::Internal, "the instance has no log of its own"))
     }
 
     /// Appends events of Varve's own with the changes that they record, in one frame, and waits.
-    pub(super) fn write_own(&self, items: Vec<Prepared>, controls: Vec<Control>) -> Result<Vec<Arc<Sequenced>>, Error> {
+    pub(super) fn write_own(
+        &self,
+        items: Vec<Prepared>,
+        controls: Vec<Control>,
+    ) -> Result<Vec<Arc<Sequenced>>, Error> {
         let epoch = self.0.store.recent.epoch();
         let submission = Submission { items, controls, atomic: true, epoch };
-        let placed = self.0.pipeline.queue.admit(submission).and_then(|ticket| ticket.wait()).map_err(submit_error)?;
+        let placed =
+            self.0.pipeline.queue.admit(submission).and_then(|ticket| ticket.wait()).map_err(submit_error)?;
         placed
             .into_iter()
             .map(|placed| match placed {
                 Placed::New(record) => Ok(record),
                 // Ids of own events are fresh, so the table cannot know them; it may have changed meanwhile.
-                _ => Err(Error::new(ErrorCode::Busy, "the id table changed under an entry of Varve's own; nothing was stored, try again")),
+                _ => Err(Error::new(
+                    ErrorCode::Busy,
+                    "the id table changed under an entry of Varve's own; nothing was stored, try again",
+                )),
             })
             .collect()
     }
@@ -63,7 +74,12 @@ impl Service {
         let mut tree = Frontier::default();
         for log in &logs {
             let head = log.head();
-            tree.append(map_leaf(&log.identity.tenant, &log.identity.log_id, head.size, &head.frontier.root()));
+            tree.append(map_leaf(
+                &log.identity.tenant,
+                &log.identity.log_id,
+                head.size,
+                &head.frontier.root(),
+            ));
         }
         LogMap { size: logs.len() as u64, root: tree.root() }
     }
@@ -82,7 +98,9 @@ impl Service {
 /// A prepared event of Varve's own.
 pub(super) fn own(log: &Log, event: Builder) -> Result<Prepared, Error> {
     let build = |event: Builder| -> Result<Event, Error> {
-        event.build().map_err(|invalid| Error::new(ErrorCode::Internal, format!("an entry of Varve's own is malformed: {invalid}")))
+        event.build().map_err(|invalid| {
+            Error::new(ErrorCode::Internal, format!("an entry of Varve's own is malformed: {invalid}"))
+        })
     };
     let mut event = build(event)?;
     let class = class_of(event.action()).unwrap_or(Class::Security);
@@ -91,7 +109,12 @@ pub(super) fn own(log: &Log, event: Builder) -> Result<Prepared, Error> {
 }
 
 /// The genesis event of a log: what `log_id` is made of.
-pub(super) fn genesis(instance: &str, identity: &LogIdentity, nonce: &[u8; 32], recovery: Option<&[u8; 32]>) -> Builder {
+pub(super) fn genesis(
+    instance: &str,
+    identity: &LogIdentity,
+    nonce: &[u8; 32],
+    recovery: Option<&[u8; 32]>,
+) -> Builder {
     let mut event = Builder::new(action::LOG_CREATED, Outcome::Success)
         .fact("origin", origin_of(instance, identity).as_str())
         .fact("log_id", Value::bytes(identity.log_id.as_bytes()))

@@ -18,9 +18,13 @@ impl Service {
     /// Makes a tenant. Durable when it returns, together with its first entry.
     pub fn create_tenant(&self, by: &Principal, tenant: &str) -> Result<TenantInfo, Error> {
         if !by.is_operator() {
-            return Err(Error::new(ErrorCode::Forbidden, "only the operator key makes tenants; nothing was done"));
+            return Err(Error::new(
+                ErrorCode::Forbidden,
+                "only the operator key makes tenants; nothing was done",
+            ));
         }
-        let tenant = Tenant::parse(tenant).map_err(|bad| Error::new(ErrorCode::BadRequest, bad.to_string()).at("/tenant"))?;
+        let tenant = Tenant::parse(tenant)
+            .map_err(|bad| Error::new(ErrorCode::BadRequest, bad.to_string()).at("/tenant"))?;
         self.refuse_when_full()?;
         let log = self.create_log(tenant.as_str(), None, Some(&by.key_id))?;
         Ok(self.info(&log))
@@ -45,17 +49,33 @@ impl Service {
 
     /// Makes a log: signing key first (durable in the key file), then one frame with the log, its genesis entry
     /// and the entry in `_system`. A crash between leaves a key that nothing uses.
-    pub(super) fn create_log(&self, tenant: &str, recovery: Option<&[u8; 32]>, by: Option<&str>) -> Result<Arc<Log>, Error> {
+    pub(super) fn create_log(
+        &self,
+        tenant: &str,
+        recovery: Option<&[u8; 32]>,
+        by: Option<&str>,
+    ) -> Result<Arc<Log>, Error> {
         let store = &self.0.store;
         let _creating = self.0.creating.lock();
         if store.log_of(tenant).is_some() {
-            return Err(Error::new(ErrorCode::AlreadyExists, format!("tenant `{tenant}` exists; it is unchanged")).at("/tenant"));
+            return Err(Error::new(
+                ErrorCode::AlreadyExists,
+                format!("tenant `{tenant}` exists; it is unchanged"),
+            )
+            .at("/tenant"));
         }
         if store.log_count() >= MAX_LOGS {
-            return Err(Error::new(ErrorCode::Forbidden, format!("the instance has {MAX_LOGS} tenants, its limit; nothing was done")));
+            return Err(Error::new(
+                ErrorCode::Forbidden,
+                format!("the instance has {MAX_LOGS} tenants, its limit; nothing was done"),
+            ));
         }
         let origin = format!("{}/{tenant}", store.instance);
-        let mut signers = self.0.key_file.add(&[&origin], &mut random).map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+        let mut signers = self
+            .0
+            .key_file
+            .add(&[&origin], &mut random)
+            .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
         let signer = Arc::new(signers.remove(0));
         let mut nonce = [0; 32];
         random(&mut nonce);
@@ -85,7 +105,9 @@ impl Service {
         }
         self.0.signers.write().insert(signer.public(), signer.clone());
         self.write_own(items, vec![Control::CreateLog { identity, signer }])?;
-        store.log_of(tenant).ok_or_else(|| Error::new(ErrorCode::Internal, "the log was written but is not there"))
+        store
+            .log_of(tenant)
+            .ok_or_else(|| Error::new(ErrorCode::Internal, "the log was written but is not there"))
     }
 
     pub(super) fn info(&self, log: &Log) -> TenantInfo {

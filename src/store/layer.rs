@@ -136,12 +136,25 @@ impl Layer {
     }
 
     /// Stores one piece of a block of postings.
-    pub fn put_terms(&self, log: u32, level: u8, first: u64, token: u64, value: &[u8]) -> Result<(), KvError> {
+    pub fn put_terms(
+        &self,
+        log: u32,
+        level: u8,
+        first: u64,
+        token: u64,
+        value: &[u8],
+    ) -> Result<(), KvError> {
         self.kv.put(&terms_key(log, level, first, token), value)
     }
 
     /// The piece of the block at (`level`, `first`) whose tokens may include `token`.
-    pub fn terms_piece(&self, log: u32, level: u8, first: u64, token: u64) -> Result<Option<Vec<u8>>, KvError> {
+    pub fn terms_piece(
+        &self,
+        log: u32,
+        level: u8,
+        first: u64,
+        token: u64,
+    ) -> Result<Option<Vec<u8>>, KvError> {
         let key = terms_key(log, level, first, token);
         Ok(self.kv.last_at_or_before(&key, &key[..11])?.map(|(_, value)| value))
     }
@@ -158,7 +171,13 @@ impl Layer {
     }
 
     /// Visits all pieces of one block: first token, value.
-    pub fn terms_pieces(&self, log: u32, level: u8, first: u64, visit: &mut dyn FnMut(u64, &[u8])) -> Result<(), KvError> {
+    pub fn terms_pieces(
+        &self,
+        log: u32,
+        level: u8,
+        first: u64,
+        visit: &mut dyn FnMut(u64, &[u8]),
+    ) -> Result<(), KvError> {
         let from = terms_key(log, level, first, 0);
         let to = prefix_end(&from[..11]);
         self.kv.scan(&from, &to, &mut |key, value| {

@@ -71,7 +71,14 @@ pub enum ReadError {
 
 impl Store {
     /// A store over opened parts.
-    pub fn new(data: &Path, instance: String, cursor_key: [u8; 32], layers: Layers, ids: IdTable, poison: Poison) -> Store {
+    pub fn new(
+        data: &Path,
+        instance: String,
+        cursor_key: [u8; 32],
+        layers: Layers,
+        ids: IdTable,
+        poison: Poison,
+    ) -> Store {
         Store {
             data: data.to_path_buf(),
             instance,
@@ -143,7 +150,13 @@ impl Store {
     }
 
     /// Visits the records of `[from, to)` that are published, in order, until `visit` answers false.
-    pub fn range(&self, log: &Log, from: u64, to: u64, visit: &mut dyn FnMut(&Arc<Sequenced>) -> bool) -> Result<(), ReadError> {
+    pub fn range(
+        &self,
+        log: &Log,
+        from: u64,
+        to: u64,
+        visit: &mut dyn FnMut(&Arc<Sequenced>) -> bool,
+    ) -> Result<(), ReadError> {
         let head = log.head();
         let to = to.min(head.size);
         // The tail first: what it no longer has by the time it is asked, the layers have.
@@ -151,7 +164,8 @@ impl Store {
         let tail_from = tail.first().map_or(to, |record| record.index);
         let mut index = from;
         while index < tail_from {
-            let (layer, ..) = head.layer_of(index).ok_or_else(|| damage(log, index, "no layer is known to hold it"))?;
+            let (layer, ..) =
+                head.layer_of(index).ok_or_else(|| damage(log, index, "no layer is known to hold it"))?;
             for record in self.page(log, layer, index)? {
                 if record.index >= index && record.index < tail_from {
                     index = record.index + 1;
@@ -185,11 +199,19 @@ impl Store {
 /// `<instance>/<tenant>`, with the part that a log begun anew has.
 pub fn origin_of(instance: &str, identity: &LogIdentity) -> String {
     let tenant = &identity.tenant;
-    if identity.origin.is_empty() { format!("{instance}/{tenant}") } else { format!("{instance}/{tenant}/{}", identity.origin) }
+    if identity.origin.is_empty() {
+        format!("{instance}/{tenant}")
+    } else {
+        format!("{instance}/{tenant}/{}", identity.origin)
+    }
 }
 
 /// Decodes a page and computes entries, links and leaf hashes of its records.
-pub fn chain_page(identity: &LogIdentity, first_index: u64, bytes: &[u8]) -> Result<Vec<Arc<Sequenced>>, PageError> {
+pub fn chain_page(
+    identity: &LogIdentity,
+    first_index: u64,
+    bytes: &[u8],
+) -> Result<Vec<Arc<Sequenced>>, PageError> {
     let page = page::decode(bytes)?;
     let mut previous = page.previous;
     Ok((first_index..)
@@ -198,7 +220,8 @@ pub fn chain_page(identity: &LogIdentity, first_index: u64, bytes: &[u8]) -> Res
             let entry = record.entry(identity.log_id, index, previous);
             let link = chain::link(&entry);
             let leaf_hash = chain::leaf_hash(&entry);
-            let sequenced = Sequenced { index, previous, link, leaf_hash, record, keys: IndexKeys::default() };
+            let sequenced =
+                Sequenced { index, previous, link, leaf_hash, record, keys: IndexKeys::default() };
             previous = link;
             Arc::new(sequenced)
         })

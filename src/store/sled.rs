@@ -19,7 +19,10 @@
 //! What it cannot do: sled drops everything behind a bad checksum in silence and overwrites it. The layer
 //! above compares what it finds with the journal and the layer's SEAL.
 
-#![expect(clippy::disallowed_methods, reason = "waits with an end, slow reads; nothing stored depends on them")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "waits with an end, slow reads; nothing stored depends on them"
+)]
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

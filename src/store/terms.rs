@@ -114,7 +114,9 @@ impl Postings {
             if group.len() > MAX_LISTED {
                 piece.extend_from_slice(&BITMAP_MARK.to_be_bytes());
                 let mut bitmap = [0u8; BITMAP_BYTES];
-                group.iter().for_each(|(_, position)| bitmap[usize::from(position >> 3)] |= 1 << (position & 7));
+                group
+                    .iter()
+                    .for_each(|(_, position)| bitmap[usize::from(position >> 3)] |= 1 << (position & 7));
                 piece.extend_from_slice(&bitmap);
             } else {
                 let count = u16::try_from(group.len()).expect("at most MAX_LISTED");

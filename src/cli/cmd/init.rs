@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::output::{Exit, Failure, Output};
-use crate::service::Service;
+use crate::service::{OpenOptions, Service};
 
 /// Bytes of a file with a recovery key.
 const MAX_RECOVERY_FILE_BYTES: u64 = 4096;
@@ -37,7 +37,7 @@ pub(in crate::cli) fn run(args: &InitArgs, output: &Output) -> Result<Exit, Fail
         ));
     }
     let recovery_key = args.recovery_key.as_deref().map(recovery_key).transpose()?;
-    let made = Service::init(&args.data, args.instance.as_deref(), recovery_key)?;
+    let made = Service::init(&args.data, args.instance.as_deref(), recovery_key, &OpenOptions::default())?;
     if output.is_json() {
         let data = args.data.to_string_lossy();
         output.json(&json!({"instance": made.instance, "operator_key": made.operator_key, "data": data}))?;

@@ -7,9 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::super::output::{Exit, Failure, Output};
-#[allow(unused_imports, reason = "the service's own functions come first once it has them")]
-use super::super::seam::Offline as _;
-use crate::service::Service;
+use crate::service::{OpenOptions, Service};
 
 #[derive(Args)]
 pub(in crate::cli) struct OperatorKeyArgs {
@@ -33,7 +31,7 @@ struct ResetArgs {
 pub(in crate::cli) fn run(args: &OperatorKeyArgs, output: &Output) -> Result<Exit, Failure> {
     let OperatorKeyCommand::Reset(ResetArgs { data }) = &args.command;
     super::must_be_store(data)?;
-    let key = Service::reset_operator_key(data)?;
+    let key = Service::reset_operator_key(data, &OpenOptions::default())?;
     if output.is_json() {
         output.json(&json!({"operator_key": key, "data": data.to_string_lossy()}))?;
     } else {

@@ -6,9 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::output::{Exit, Failure, Output};
-#[allow(unused_imports, reason = "the service's own functions come first once it has them")]
-use super::super::seam::Offline as _;
-use crate::service::Service;
+use crate::service::{OpenOptions, Service};
 
 #[derive(Args)]
 pub(in crate::cli) struct RotateSigningKeyArgs {
@@ -23,13 +21,14 @@ pub(in crate::cli) struct RotateSigningKeyArgs {
 
 pub(in crate::cli) fn run(args: &RotateSigningKeyArgs, output: &Output) -> Result<Exit, Failure> {
     super::must_be_store(&args.data)?;
-    Service::rotate_signing_key(&args.data, args.tenant.as_deref())?;
+    let keys = Service::rotate_signing_key(&args.data, args.tenant.as_deref(), &OpenOptions::default())?;
     if output.is_json() {
-        output.json(&json!({"rotated": true, "tenant": args.tenant}))?;
+        output.json(&json!({"public_keys": keys}))?;
     } else {
         let what = args.tenant.as_deref().unwrap_or("every log");
         output.say(&format!("{what} has a new signing key; the entry `varve.key.rotated` says so"));
-        output.say("hand out the new public key: `varve tenant show TENANT`");
+        output.say("hand out the new public key:");
+        keys.iter().try_for_each(|key| output.data(key))?;
     }
     Ok(Exit::Done)
 }

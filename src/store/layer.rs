@@ -106,6 +106,16 @@ impl Layer {
         Ok(Some(StoredPage { first_index, bytes }))
     }
 
+    /// First index of the first page that begins at or after `index`.
+    pub fn first_page_from(&self, log: u32, index: u64) -> Result<Option<u64>, KvError> {
+        let mut first = None;
+        self.kv.scan(&page_key(log, index, 0), &page_key(log, MAX_INDEX, u8::MAX), &mut |key, _| {
+            first = read_page_key(key).map(|(first_index, _)| first_index);
+            ControlFlow::Break(())
+        })?;
+        Ok(first)
+    }
+
     /// First index of the first page that begins after `index`.
     pub fn next_page_after(&self, log: u32, index: u64) -> Result<Option<u64>, KvError> {
         let mut next = None;

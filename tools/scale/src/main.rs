@@ -17,7 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use varve::ingest::clock::Clock;
-use varve::service::{BatchMode, ErrorCode, OpenOptions, Principal, QueryParams, Scopes, Scope, Service, Submitted};
+use varve::service::{
+    BatchMode, ErrorCode, OpenOptions, Principal, QueryParams, Scope, Scopes, Service, Submitted,
+};
 
 #[global_allocator]
 static HEAP: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -47,7 +49,9 @@ fn main() {
         args.iter().position(|arg| arg == name).map_or(default, |at| args[at + 1].parse().unwrap())
     };
     let (logs, events) = (flag("--logs", 100), flag("--events", 50_000));
-    let dir = PathBuf::from(args.get(1).expect("usage: varve-scale all|fill|open|query DIR [--logs N] [--events N]"));
+    let dir = PathBuf::from(
+        args.get(1).expect("usage: varve-scale all|fill|open|query DIR [--logs N] [--events N]"),
+    );
     match args[0].as_str() {
         "all" => all(&dir, logs, events),
         "fill" => fill(&dir, logs, events),
@@ -58,7 +62,9 @@ fn main() {
 }
 
 fn all(dir: &Path, logs: u64, events: u64) {
-    println!("{logs} logs x {events} events over {MONTHS} months, fsync before each answer, every event signed");
+    println!(
+        "{logs} logs x {events} events over {MONTHS} months, fsync before each answer, every event signed"
+    );
     let step = |name: &str| {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([name, dir.to_str().unwrap(), "--logs", &logs.to_string(), "--events", &events.to_string()])
@@ -146,9 +152,17 @@ fn fill(dir: &Path, logs: u64, events: u64) {
     }
     let total = logs * events;
     let seconds = begun.elapsed().as_secs_f64();
-    println!("fill: {total} events in {seconds:.1} s = {:.0}/s, peak RSS {} MiB", total as f64 / seconds, peak_mib());
+    println!(
+        "fill: {total} events in {seconds:.1} s = {:.0}/s, peak RSS {} MiB",
+        total as f64 / seconds,
+        peak_mib()
+    );
     std::thread::sleep(Duration::from_secs(7));
-    println!("fill: {:.0} bytes on disk an event without the journal, {} MiB of journal", bytes_below(dir, false) as f64 / total as f64, bytes_below(&dir.join("journal"), true) >> 20);
+    println!(
+        "fill: {:.0} bytes on disk an event without the journal, {} MiB of journal",
+        bytes_below(dir, false) as f64 / total as f64,
+        bytes_below(&dir.join("journal"), true) >> 20
+    );
     let _ = Command::new("kill").args(["-9", &std::process::id().to_string()]).status();
     std::thread::sleep(Duration::from_secs(60));
 }

@@ -14,6 +14,7 @@ use super::plan::Planner;
 use super::queue::Queue;
 use super::sequencer::Sequencer;
 use crate::journal::Writer;
+use crate::process::watchdog::Watchdog;
 use crate::store::apply::Applier;
 use crate::store::keyfile::LogSigner;
 use crate::store::poison::Poison;
@@ -83,6 +84,7 @@ impl Pipeline {
             head_moves,
             applier: applied_to,
             poison: poison.clone(),
+            watchdog: Watchdog::aborting(),
         };
         let applier = ApplierThread {
             store: store.clone(),

@@ -14,7 +14,7 @@ use super::layer_id::LayerId;
 use super::log::{IndexKeys, Log, Sequenced};
 use super::page::{self, MAX_PAGE_RECORDS};
 use super::read::{ReadError, Store, chain_page, damage, index_keys};
-use super::terms::{self, BlockHeader, LEVEL_ENTRIES, Postings};
+use super::terms::{BlockHeader, LEVEL_ENTRIES, Piece, Postings};
 use super::wire::put_bytes16;
 use crate::store::backend::MAX_VALUE_BYTES;
 use crate::tlog::hash::Hash;
@@ -369,10 +369,10 @@ impl Applier {
         let first = log.head().layer_of(at).map_or(0, |(_, first, _)| first);
         let mut end = first;
         for level in [1, 0] {
-            if let Some((_, piece)) = layer.terms_block_at(log.identity.number, level, at)?
-                && let Ok(header) = terms::header(&piece)
+            if let Some((_, bytes)) = layer.terms_block_at(log.identity.number, level, at)?
+                && let Ok(piece) = Piece::open(&bytes)
             {
-                end = end.max(header.end);
+                end = end.max(piece.header.end);
             }
         }
         Ok(end)
@@ -440,17 +440,22 @@ impl Applier {
         let mut blocks = Vec::new();
         let mut at = from;
         while at < end {
-            let Some((block_first, piece)) = layer.terms_block_at(number, 0, at)? else { return Ok(()) };
-            let Ok(header) = terms::header(&piece) else { return Ok(()) };
+            let Some((block_first, bytes)) = layer.terms_block_at(number, 0, at)? else { return Ok(()) };
+            let Ok(header) = Piece::open(&bytes).map(|piece| piece.header) else { return Ok(()) };
             if block_first != at || header.end <= at {
                 return Ok(());
             }
             let shift = u16::try_from(at - from).expect("a block of level 1 has 4,096 entries");
+            // Every piece is there and of this block: what is left out here would be hidden for good.
+            let mut expected = Some(0);
             let mut sound = true;
-            layer.terms_pieces(number, 0, at, &mut |_, piece| {
-                sound &= terms::merge_into(piece, shift, &mut merged).is_ok()
+            layer.terms_pieces(number, 0, at, &mut |first, bytes| {
+                let piece =
+                    Piece::open(bytes).ok().filter(|piece| piece.header == header && expected == Some(first));
+                sound &= piece.as_ref().is_some_and(|piece| piece.merge_into(shift, &mut merged).is_ok());
+                expected = piece.and_then(|piece| piece.next);
             })?;
-            if !sound {
+            if !sound || expected.is_some() {
                 return Ok(());
             }
             earliest = earliest.min(header.earliest);

@@ -2,6 +2,8 @@
 //! millions (5 by default). Works in a directory of its own below the current one.
 //! `cargo run --release --example measure_idtable -- 5`
 
+#![expect(clippy::disallowed_methods, reason = "it measures")]
+
 use std::hint::black_box;
 use std::time::Instant;
 

@@ -5,6 +5,8 @@
 //! than HEAD knows of: replay compares), layer synced (the same), state snapshot written under its own name
 //! (nobody names it yet), HEAD moved (the checkpoint is true), old snapshot and segments removed (room).
 
+#![expect(clippy::disallowed_methods, reason = "checkpoints of the journal are due by time")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -72,7 +74,12 @@ impl ApplierThread {
             match self.applied.recv_timeout(Duration::from_millis(500)) {
                 Ok(applied) => {
                     self.frame = applied.frame;
-                    bytes += applied.runs.iter().flat_map(|run| &run.records).map(|record| record.record.encoded_len()).sum::<usize>();
+                    bytes += applied
+                        .runs
+                        .iter()
+                        .flat_map(|run| &run.records)
+                        .map(|record| record.record.encoded_len())
+                        .sum::<usize>();
                     dirty = true;
                     self.applier.apply(applied.layer, applied.runs).map_err(|error| error.to_string())?;
                 }
@@ -95,7 +102,9 @@ impl ApplierThread {
         let frame = self.frame;
         self.applier.flush(frame).map_err(|error| error.to_string())?;
         let store = self.store.clone();
-        store.recent.forget(frame, |location| store.log(location.log).is_none_or(|log| location.index < log.stored()));
+        store.recent.forget(frame, |location| {
+            store.log(location.log).is_none_or(|log| location.index < log.stored())
+        });
         let state = snapshot(&self.store, &self.stamps);
         let digest = state.write(&self.store.data.join("state"), frame).map_err(|error| error.to_string())?;
         self.head_moves

@@ -14,6 +14,7 @@ use super::plan::Answer;
 use super::queue::Placed;
 use super::sequencer::Signed;
 use crate::journal::Writer;
+use crate::process::watchdog::{SYNC_LIMIT, Watchdog};
 use crate::store::apply::AppliedRun;
 use crate::store::frame_op::PayloadWriter;
 use crate::store::log::Sequenced;
@@ -28,6 +29,7 @@ pub(super) struct Committer {
     pub(super) head_moves: Receiver<HeadMove>,
     pub(super) applier: Sender<Applied>,
     pub(super) poison: Poison,
+    pub(super) watchdog: Watchdog,
 }
 
 impl Committer {
@@ -103,7 +105,10 @@ impl Committer {
             }
         }
         group.rotations.iter().for_each(|(log, index, key)| payload.rotation(*log, *index, key));
-        let written = self.journal.append(layer.0, &[&payload.finish()]).map_err(|error| error.to_string())?;
+        let armed = self.watchdog.arm(SYNC_LIMIT, "the journal's append");
+        let written =
+            self.journal.append(layer.0, &[&payload.finish()]).map_err(|error| error.to_string())?;
+        drop(armed);
         if written != frame {
             return Err(format!("the journal wrote frame {written} where {frame} was planned"));
         }

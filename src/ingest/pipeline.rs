@@ -14,6 +14,7 @@ use super::plan::Planner;
 use super::queue::Queue;
 use super::sequencer::Sequencer;
 use crate::journal::Writer;
+use crate::process::watchdog::Watchdog;
 use crate::store::apply::Applier;
 use crate::store::keyfile::LogSigner;
 use crate::store::poison::Poison;
@@ -83,6 +84,7 @@ impl Pipeline {
             head_moves,
             applier: applied_to,
             poison: poison.clone(),
+            watchdog: Watchdog::aborting(),
         };
         let applier = ApplierThread {
             store: store.clone(),
@@ -117,7 +119,12 @@ impl Pipeline {
 }
 
 /// A panic in a thread of the write path poisons the store: what that thread owned is not to be trusted.
-fn spawn(name: &str, poison: &Poison, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, PipelineError> {
+#[expect(clippy::disallowed_methods, reason = "the one place where threads of the write path start")]
+fn spawn(
+    name: &str,
+    poison: &Poison,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, PipelineError> {
     struct Alarm(Poison, String);
     impl Drop for Alarm {
         fn drop(&mut self) {

@@ -67,7 +67,8 @@ impl SignedCheckpoints {
     /// Opens the file, or makes it.
     pub fn open(data: &Path) -> Result<SignedCheckpoints, SignedError> {
         let path = data.join("signed-checkpoints");
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = file.map_err(|source| SignedError::Io { path: path.clone(), source })?;
         Ok(SignedCheckpoints { path, file: Mutex::new(file) })
     }
@@ -91,7 +92,8 @@ impl SignedCheckpoints {
         let mut slot = [0u8; SLOT_BYTES as usize];
         slot[..8].copy_from_slice(&next.size.to_be_bytes());
         slot[8..40].copy_from_slice(next.root.as_bytes());
-        slot[40..48].copy_from_slice(&check_of(log, &slot[..40]));
+        let check = check_of(log, &slot[..40]);
+        slot[40..48].copy_from_slice(&check);
         file.write_all_at(&slot, u64::from(log) * SLOT_BYTES)
             .and_then(|()| file.sync_data())
             .map_err(|source| SignedError::Io { path: self.path.clone(), source })
@@ -134,7 +136,10 @@ mod tests {
         assert_eq!(slots.last(5).unwrap(), None);
         slots.advance(5, Signed { size: 10, root: one }).unwrap();
         slots.advance(5, Signed { size: 10, root: one }).unwrap();
-        assert!(matches!(slots.advance(5, Signed { size: 10, root: two }), Err(SignedError::Conflict { .. })));
+        assert!(matches!(
+            slots.advance(5, Signed { size: 10, root: two }),
+            Err(SignedError::Conflict { .. })
+        ));
         assert!(matches!(slots.advance(5, Signed { size: 9, root: two }), Err(SignedError::Conflict { .. })));
         slots.advance(5, Signed { size: 11, root: two }).unwrap();
         let slots = SignedCheckpoints::open(dir.path()).unwrap();

@@ -114,7 +114,13 @@ impl Applier {
     /// Takes in one record during replay: compares it with what the layer has, or puts it there.
     ///
     /// Errors when the layer has another record in its place.
-    pub fn replay(&mut self, layer: LayerId, log: &Arc<Log>, record: Arc<Sequenced>, with_ids: bool) -> Result<(), ReadError> {
+    pub fn replay(
+        &mut self,
+        layer: LayerId,
+        log: &Arc<Log>,
+        record: Arc<Sequenced>,
+        with_ids: bool,
+    ) -> Result<(), ReadError> {
         self.enter(layer)?;
         let number = log.identity.number;
         if with_ids {
@@ -122,20 +128,25 @@ impl Applier {
             self.tokens.push((record.keys.id, location));
             self.tokens.extend(record.keys.request_id.map(|token| (token, location)));
         }
-        if let Some(known) = self.compared.get(&number).and_then(|page| page.iter().find(|known| known.index == record.index)) {
+        if let Some(known) =
+            self.compared.get(&number).and_then(|page| page.iter().find(|known| known.index == record.index))
+        {
             same(log, known, &record)?;
             log.set_stored(record.index + 1);
             return Ok(());
         }
-        let follows = self.pending.get(&number).is_some_and(|pending| {
-            pending.records.last().is_some_and(|last| last.index + 1 == record.index)
-        });
+        let follows = self
+            .pending
+            .get(&number)
+            .is_some_and(|pending| pending.records.last().is_some_and(|last| last.index + 1 == record.index));
         if follows && self.uncovered_below.get(&number).is_some_and(|end| record.index < *end) {
             return self.push(number, record);
         }
         // A page that cannot be read is as good as none: the journal still has its records.
         let stored = self.open_layer().page_at(number, record.index)?;
-        let stored = stored.and_then(|page| chain_page(&log.identity, page.first_index, &page.bytes).ok()).unwrap_or_default();
+        let stored = stored
+            .and_then(|page| chain_page(&log.identity, page.first_index, &page.bytes).ok())
+            .unwrap_or_default();
         let end = stored.last().map_or(0, |last| last.index + 1);
         if record.index < end {
             if let Some(known) = stored.iter().find(|known| known.index == record.index) {
@@ -170,8 +181,12 @@ impl Applier {
     /// Writes every partial page and the ids of everything applied; `frame` is the last frame applied. What
     /// is written is durable only once the caller has synced the layer.
     pub fn flush(&mut self, frame: u64) -> Result<(), ReadError> {
-        let numbers: Vec<u32> =
-            self.pending.iter().filter(|(_, pending)| pending.persisted < pending.records.len()).map(|(n, _)| *n).collect();
+        let numbers: Vec<u32> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.persisted < pending.records.len())
+            .map(|(n, _)| *n)
+            .collect();
         for number in numbers {
             self.write_pending(number, true)?;
         }
@@ -245,7 +260,9 @@ impl Applier {
     fn reload(&self, log: &Arc<Log>, next: u64) -> Result<Pending, ReadError> {
         let layer = self.open_layer();
         let Some(before) = next.checked_sub(1) else { return Ok(pending_of(log, Vec::new())) };
-        let Some(stored) = layer.page_at(log.identity.number, before)? else { return Ok(pending_of(log, Vec::new())) };
+        let Some(stored) = layer.page_at(log.identity.number, before)? else {
+            return Ok(pending_of(log, Vec::new()));
+        };
         let records = chain_page(&log.identity, stored.first_index, &stored.bytes)
             .map_err(|error| damage(log, stored.first_index, &error.to_string()))?;
         let goes_on = records.last().is_some_and(|last| last.index + 1 == next)
@@ -376,7 +393,8 @@ impl Applier {
     fn write_block(&mut self, log: &Arc<Log>, from: u64, end: u64) -> Result<(), ReadError> {
         let number = log.identity.number;
         let layer = self.open_layer();
-        let warm = self.indexing.remove(&number).filter(|indexing| indexing.from == from && indexing.upto == end);
+        let warm =
+            self.indexing.remove(&number).filter(|indexing| indexing.from == from && indexing.upto == end);
         let block = match warm {
             Some(indexing) => indexing,
             None => self.read_block(log, from, end)?,
@@ -385,7 +403,7 @@ impl Applier {
         for (token, piece) in block.postings.into_pieces(&header) {
             layer.put_terms(number, 0, from, token, &piece)?;
         }
-        if end % LEVEL_ENTRIES[1] == 0 {
+        if end.is_multiple_of(LEVEL_ENTRIES[1]) {
             self.merge_blocks(log, end)?;
         }
         self.indexing.insert(number, Indexing::begin(end));
@@ -432,7 +450,8 @@ impl Applier {
             let mut expected = Some(0);
             let mut sound = true;
             layer.terms_pieces(number, 0, at, &mut |first, bytes| {
-                let piece = Piece::open(bytes).ok().filter(|piece| piece.header == header && expected == Some(first));
+                let piece =
+                    Piece::open(bytes).ok().filter(|piece| piece.header == header && expected == Some(first));
                 sound &= piece.as_ref().is_some_and(|piece| piece.merge_into(shift, &mut merged).is_ok());
                 expected = piece.and_then(|piece| piece.next);
             })?;

@@ -10,10 +10,12 @@
 
 use std::borrow::{Borrow, Cow};
 use std::cell::RefCell;
+use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
+use memchr::memmem;
 
 use super::record::Record;
 use super::wire::{Reader, Short, put_bytes32};
@@ -35,6 +37,8 @@ const ZSTD_LEVEL: i32 = 1;
 
 /// What opens a sealed member in canonical JSON. It cannot occur inside a string, where quotes are escaped.
 const SEAL_OPEN: &[u8] = b"{\"$sealed\":\"";
+
+static FINDER: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(SEAL_OPEN));
 
 /// base64url characters of a 32-byte commitment.
 const SEAL_CHARS: usize = 43;
@@ -154,7 +158,8 @@ pub fn checked_header(bytes: &[u8]) -> Result<PageHeader, PageError> {
 pub fn decode(bytes: &[u8]) -> Result<Page, PageError> {
     let packed = Packed::open(checked(bytes)?)?;
     let unpacked = packed.text()?;
-    let (mut fixed, mut random, mut text) = (Reader::new(packed.fixed), Reader::new(packed.random), Reader::new(&unpacked));
+    let (mut fixed, mut random, mut text) =
+        (Reader::new(packed.fixed), Reader::new(packed.random), Reader::new(&unpacked));
     let mut records = Vec::with_capacity(usize::from(packed.header.count));
     let mut recorded_at = 0;
     for _ in 0..packed.header.count {
@@ -165,7 +170,9 @@ pub fn decode(bytes: &[u8]) -> Result<Page, PageError> {
     if text.rest() != 0 || random.rest() != 0 {
         return Err(PageError::Malformed("trailing bytes"));
     }
-    if records[0].recorded_at != packed.header.first_recorded_at || recorded_at != packed.header.last_recorded_at {
+    if records[0].recorded_at != packed.header.first_recorded_at
+        || recorded_at != packed.header.last_recorded_at
+    {
         return Err(PageError::Malformed("time range"));
     }
     Ok(Page { previous: packed.previous, records })
@@ -181,7 +188,8 @@ pub fn decode_some(bytes: &[u8], wanted: &[u16]) -> Result<Page, PageError> {
     if let Some(last) = wanted.last() {
         assert!(*last < packed.header.count, "the caller has read the header");
         let unpacked = packed.text()?;
-        let (mut fixed, mut random, mut text) = (Reader::new(packed.fixed), Reader::new(packed.random), Reader::new(&unpacked));
+        let (mut fixed, mut random, mut text) =
+            (Reader::new(packed.fixed), Reader::new(packed.random), Reader::new(&unpacked));
         let mut wanted = wanted.iter().peekable();
         let mut recorded_at = 0;
         for position in 0..=*last {
@@ -250,7 +258,11 @@ impl<'a> Packed<'a> {
 }
 
 /// A record without its body. `recorded_at` is that of the record before, and becomes this one's.
-fn decode_fixed(text: &mut Reader<'_>, fixed: &mut Reader<'_>, recorded_at: &mut u64) -> Result<Record, PageError> {
+fn decode_fixed(
+    text: &mut Reader<'_>,
+    fixed: &mut Reader<'_>,
+    recorded_at: &mut u64,
+) -> Result<Record, PageError> {
     *recorded_at = recorded_at.wrapping_add(text.u64()?);
     Ok(Record {
         recorded_at: *recorded_at,
@@ -300,7 +312,7 @@ fn encode_parts(body: &[u8], text: &mut Vec<u8>, random: &mut Vec<u8>) -> Option
     text.extend_from_slice(&[0; 4]);
     let mut rest = canonical;
     let mut commitments: Vec<[u8; 32]> = Vec::with_capacity(8);
-    while let Some(found) = find(rest, SEAL_OPEN) {
+    while let Some(found) = find(rest) {
         let (before, after) = rest.split_at(found + SEAL_OPEN.len());
         let chars = after.get(..SEAL_CHARS)?;
         let mut commitment = [0; 32];
@@ -361,7 +373,9 @@ fn decode_body(text: &mut Reader<'_>, random: &mut Reader<'_>) -> Result<Vec<u8>
         &[]
     };
     let salts = random.take(usize::from(disclosure_count) * 16)?;
-    let mut body = Vec::with_capacity(cut.len() + 64 + usize::from(disclosure_count) * (SEAL_CHARS + 64) + text.rest() / 16);
+    let mut body = Vec::with_capacity(
+        cut.len() + 64 + usize::from(disclosure_count) * (SEAL_CHARS + 64) + text.rest() / 16,
+    );
     body.extend_from_slice(salt);
     body.extend_from_slice(&[0; 4]);
     let mut tail = Vec::with_capacity(256);
@@ -417,7 +431,7 @@ fn skip_body(text: &mut Reader<'_>, random: &mut Reader<'_>) -> Result<(), PageE
 fn join(cut: &[u8], commitments: &[[u8; 32]], out: &mut Vec<u8>) -> Result<(), PageError> {
     let mut rest = cut;
     for commitment in commitments {
-        let found = find(rest, SEAL_OPEN).ok_or(PageError::Malformed("commitment count"))?;
+        let found = find(rest).ok_or(PageError::Malformed("commitment count"))?;
         let (before, after) = rest.split_at(found + SEAL_OPEN.len());
         out.extend_from_slice(before);
         let at = out.len();
@@ -425,7 +439,7 @@ fn join(cut: &[u8], commitments: &[[u8; 32]], out: &mut Vec<u8>) -> Result<(), P
         BASE64URL.encode_slice(commitment, &mut out[at..]).map_err(|_| PageError::Malformed("commitment"))?;
         rest = after;
     }
-    if find(rest, SEAL_OPEN).is_some() {
+    if find(rest).is_some() {
         return Err(PageError::Malformed("commitment count"));
     }
     out.extend_from_slice(rest);
@@ -438,8 +452,8 @@ fn commitment(salt: &[u8], path: &[u8], value: &[u8]) -> [u8; 32] {
     SEALED.hash(&[salt, &path_len.to_be_bytes(), path, value]).0
 }
 
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    memchr::memmem::find(haystack, needle)
+fn find(haystack: &[u8]) -> Option<usize> {
+    FINDER.find(haystack)
 }
 
 fn compress(text: &[u8]) -> Option<Vec<u8>> {
@@ -456,9 +470,8 @@ fn decompress(stored: &[u8], text_len: usize) -> Result<Vec<u8>, PageError> {
     DECOMPRESSOR.with_borrow_mut(|slot| {
         let decompressor = match slot {
             Some(decompressor) => decompressor,
-            None => {
-                slot.insert(zstd::bulk::Decompressor::new().map_err(|_| PageError::Malformed("decompressor"))?)
-            }
+            None => slot
+                .insert(zstd::bulk::Decompressor::new().map_err(|_| PageError::Malformed("decompressor"))?),
         };
         decompressor.decompress(stored, text_len).map_err(|_| PageError::Malformed("compressed text"))
     })

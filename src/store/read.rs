@@ -73,7 +73,14 @@ pub enum ReadError {
 
 impl Store {
     /// A store over opened parts.
-    pub fn new(data: &Path, instance: String, cursor_key: [u8; 32], layers: Layers, ids: IdTable, poison: Poison) -> Store {
+    pub fn new(
+        data: &Path,
+        instance: String,
+        cursor_key: [u8; 32],
+        layers: Layers,
+        ids: IdTable,
+        poison: Poison,
+    ) -> Store {
         Store {
             data: data.to_path_buf(),
             instance,
@@ -145,7 +152,13 @@ impl Store {
     }
 
     /// Visits the records of `[from, to)` that are published, in order, until `visit` answers false.
-    pub fn range(&self, log: &Log, from: u64, to: u64, visit: &mut dyn FnMut(&Arc<Sequenced>) -> bool) -> Result<(), ReadError> {
+    pub fn range(
+        &self,
+        log: &Log,
+        from: u64,
+        to: u64,
+        visit: &mut dyn FnMut(&Arc<Sequenced>) -> bool,
+    ) -> Result<(), ReadError> {
         let head = log.head();
         let to = to.min(head.size);
         // The tail first: what it no longer has by the time it is asked, the layers have.
@@ -153,7 +166,8 @@ impl Store {
         let tail_from = tail.first().map_or(to, |record| record.index);
         let mut index = from;
         while index < tail_from {
-            let (layer, ..) = head.layer_of(index).ok_or_else(|| damage(log, index, "no layer is known to hold it"))?;
+            let (layer, ..) =
+                head.layer_of(index).ok_or_else(|| damage(log, index, "no layer is known to hold it"))?;
             for record in self.page(log, layer, index)? {
                 if record.index >= index && record.index < tail_from {
                     index = record.index + 1;
@@ -205,7 +219,12 @@ impl Store {
 
     /// Some records of a page: those at `indexes`, which ascend and lie in the page. Costs little for the
     /// records before and between them and nothing for those behind.
-    pub fn records_of(&self, log: &Log, page: &PackedPage, indexes: &[u64]) -> Result<Vec<Arc<Sequenced>>, ReadError> {
+    pub fn records_of(
+        &self,
+        log: &Log,
+        page: &PackedPage,
+        indexes: &[u64],
+    ) -> Result<Vec<Arc<Sequenced>>, ReadError> {
         let wanted: Vec<u16> = indexes
             .iter()
             .map(|index| u16::try_from(index - page.first).expect("a page has at most 64 records"))
@@ -220,7 +239,14 @@ impl Store {
             let link = chain::link(&entry);
             if indexes.next_if_eq(&&index).is_some() {
                 let leaf_hash = chain::leaf_hash(&entry);
-                records.push(Arc::new(Sequenced { index, previous, link, leaf_hash, record, keys: IndexKeys::default() }));
+                records.push(Arc::new(Sequenced {
+                    index,
+                    previous,
+                    link,
+                    leaf_hash,
+                    record,
+                    keys: IndexKeys::default(),
+                }));
             }
             previous = link;
         }
@@ -242,11 +268,19 @@ pub struct PackedPage {
 /// `<instance>/<tenant>`, with the part that a log begun anew has.
 pub fn origin_of(instance: &str, identity: &LogIdentity) -> String {
     let tenant = &identity.tenant;
-    if identity.origin.is_empty() { format!("{instance}/{tenant}") } else { format!("{instance}/{tenant}/{}", identity.origin) }
+    if identity.origin.is_empty() {
+        format!("{instance}/{tenant}")
+    } else {
+        format!("{instance}/{tenant}/{}", identity.origin)
+    }
 }
 
 /// Decodes a page and computes entries, links and leaf hashes of its records.
-pub fn chain_page(identity: &LogIdentity, first_index: u64, bytes: &[u8]) -> Result<Vec<Arc<Sequenced>>, PageError> {
+pub fn chain_page(
+    identity: &LogIdentity,
+    first_index: u64,
+    bytes: &[u8],
+) -> Result<Vec<Arc<Sequenced>>, PageError> {
     let page = page::decode(bytes)?;
     let mut previous = page.previous;
     Ok((first_index..)
@@ -255,7 +289,8 @@ pub fn chain_page(identity: &LogIdentity, first_index: u64, bytes: &[u8]) -> Res
             let entry = record.entry(identity.log_id, index, previous);
             let link = chain::link(&entry);
             let leaf_hash = chain::leaf_hash(&entry);
-            let sequenced = Sequenced { index, previous, link, leaf_hash, record, keys: IndexKeys::default() };
+            let sequenced =
+                Sequenced { index, previous, link, leaf_hash, record, keys: IndexKeys::default() };
             previous = link;
             Arc::new(sequenced)
         })

@@ -95,14 +95,19 @@ pub enum OpenError {
 }
 
 /// Opens the store in `data`.
-pub fn open(data: &Path, backend: Arc<dyn Backend>, options: &journal::Options) -> Result<Recovered, OpenError> {
+pub fn open(
+    data: &Path,
+    backend: Arc<dyn Backend>,
+    options: &journal::Options,
+) -> Result<Recovered, OpenError> {
     let lock = DirLock::acquire(data)?;
     let journal_dir = data.join("journal");
     let scan = Scan::read(&journal_dir, options)?;
     let head = *scan.head();
     let mut warnings: Vec<String> = scan.warnings().iter().map(ToString::to_string).collect();
     if let Tail::Torn { frame } = scan.tail() {
-        warnings.push(format!("frame {frame} was cut off by a crash before it was acknowledged; it is dropped"));
+        warnings
+            .push(format!("frame {frame} was cut off by a crash before it was acknowledged; it is dropped"));
     }
     let state = State::read(&data.join("state"), head.applied, &head.map_root)?;
     let manifest = Manifest::read(data)?;
@@ -120,7 +125,8 @@ pub fn open(data: &Path, backend: Arc<dyn Backend>, options: &journal::Options) 
             head.applied
         )));
     }
-    let store = Arc::new(Store::new(data, state.instance.clone(), state.cursor_key, layers, ids, Poison::default()));
+    let store =
+        Arc::new(Store::new(data, state.instance.clone(), state.cursor_key, layers, ids, Poison::default()));
     for log in state.logs.into_values() {
         store.add_log(Arc::new(Log::new(log.identity, log.head)));
     }
@@ -149,7 +155,9 @@ pub fn open(data: &Path, backend: Arc<dyn Backend>, options: &journal::Options) 
         let head = log.head();
         if !signers.contains_key(&head.key) {
             let origin = origin_of(&store.instance, &log.identity);
-            return Err(OpenError::Refused(format!("signing-keys has no key for {origin}: restore the key file")));
+            return Err(OpenError::Refused(format!(
+                "signing-keys has no key for {origin}: restore the key file"
+            )));
         }
     }
     let mut applier = replay.applier;
@@ -157,7 +165,18 @@ pub fn open(data: &Path, backend: Arc<dyn Backend>, options: &journal::Options) 
     let newest_stamp = replay.newest_stamp;
     let journal = scan.into_writer()?;
     let was_clean = head.clean;
-    Ok(Recovered { store, applier, journal, signers, key_file, newest_stamp, newest_frame, was_clean, warnings, lock })
+    Ok(Recovered {
+        store,
+        applier,
+        journal,
+        signers,
+        key_file,
+        newest_stamp,
+        newest_frame,
+        was_clean,
+        warnings,
+        lock,
+    })
 }
 
 struct Replay {
@@ -237,9 +256,9 @@ impl Replay {
     }
 
     fn log(&self, frame: u64, number: u32) -> Result<Arc<Log>, OpenError> {
-        self.store
-            .log(number)
-            .ok_or_else(|| OpenError::Refused(format!("frame {frame} appends to log {number}, which nothing made")))
+        self.store.log(number).ok_or_else(|| {
+            OpenError::Refused(format!("frame {frame} appends to log {number}, which nothing made"))
+        })
     }
 
     /// The newest entry of each log that went on since the snapshot must be signed by a key of the log.
@@ -249,7 +268,9 @@ impl Replay {
             let head = log.head();
             let Some(newest) = self.store.record(&log, head.size - 1)? else { continue };
             if newest.link != head.link || newest.link == Hash::ZERO {
-                return Err(damage(&log, newest.index, "the newest record is not the one the head names").into());
+                return Err(
+                    damage(&log, newest.index, "the newest record is not the one the head names").into()
+                );
             }
             let origin = origin_of(&self.store.instance, &log.identity);
             let signed = VerifyingKey::from_bytes(&head.key).is_ok_and(|key| {

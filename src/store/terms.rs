@@ -131,7 +131,9 @@ impl Postings {
             if group.len() > MAX_LISTED {
                 piece.extend_from_slice(&BITMAP_MARK.to_be_bytes());
                 let mut bitmap = [0u8; BITMAP_BYTES];
-                group.iter().for_each(|(_, position)| bitmap[usize::from(position >> 3)] |= 1 << (position & 7));
+                group
+                    .iter()
+                    .for_each(|(_, position)| bitmap[usize::from(position >> 3)] |= 1 << (position & 7));
                 piece.extend_from_slice(&bitmap);
             } else {
                 let count = u16::try_from(group.len()).expect("at most MAX_LISTED");
@@ -198,7 +200,11 @@ impl<'a> Piece<'a> {
                 BITMAP_MARK => {
                     let (words, _) = from.take(BITMAP_BYTES)?.as_chunks::<8>();
                     if seen == token {
-                        found.0.iter_mut().zip(words).for_each(|(word, bytes)| *word = u64::from_le_bytes(*bytes));
+                        found
+                            .0
+                            .iter_mut()
+                            .zip(words)
+                            .for_each(|(word, bytes)| *word = u64::from_le_bytes(*bytes));
                         break;
                     }
                 }

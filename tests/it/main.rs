@@ -1,0 +1,6 @@
+//! Tests of the whole, over a real store and a real socket.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cli;
+mod http;

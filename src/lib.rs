@@ -16,3 +16,5 @@ pub mod store;
 #[cfg(feature = "server")]
 pub mod ingest;
 
+#[cfg(feature = "server")]
+pub mod verify;

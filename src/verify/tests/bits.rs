@@ -1,0 +1,88 @@
+//! One flipped bit in any file is found, refused, or changes no answer.
+//!
+//! Where a flip is not reported, the report must be the very one of the sound store: same sizes, roots and
+//! counts. Which file a silent flip may lie in is listed, with the reason.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::store::{self, Writing};
+use super::*;
+
+/// Bits flipped in one file: all of a small one, spread evenly over a large one.
+const FLIPS: usize = 160;
+
+/// Files in which a flip may go unreported, and why it changes no answer.
+fn may_be_silent(file: &str) -> Option<&'static str> {
+    if file == "lock" {
+        Some("its text is for messages only")
+    } else if file.ends_with("/db") || file.contains("/snap.") {
+        Some("sled's free segments, and what its log repeats; every key and value is compared with what it must be")
+    } else if file.starts_with("journal/HEAD") {
+        Some("one slot is rotten and the other is used; it is in the notes")
+    } else {
+        None
+    }
+}
+
+fn small_store(dir: &Path) {
+    let mut writing = Writing::create(dir);
+    writing.tenant("acme");
+    writing.api_key("0123456789abcdef");
+    writing.events("acme", 60);
+    writing.stop();
+}
+
+/// What must not differ: everything that is said of the logs.
+fn said(report: &Report) -> String {
+    let logs: Vec<String> = report.logs.iter().map(|log| format!("{log:?}")).collect();
+    logs.join("\n")
+}
+
+fn flips(file: &Path, seed: u64) -> Vec<usize> {
+    let bits = usize::try_from(fs::metadata(file).unwrap().len()).unwrap() * 8;
+    if bits <= FLIPS {
+        return (0..bits).collect();
+    }
+    let step = bits as f64 / FLIPS as f64;
+    let offset = (seed % 97) as f64 / 97.0;
+    (0..FLIPS).map(|n| ((n as f64 + offset) * step) as usize).collect()
+}
+
+#[test]
+fn no_flipped_bit_goes_unseen() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    fs::create_dir_all(&path).unwrap();
+    small_store(&path);
+    let sound = verify(&path);
+    assert_intact(&sound);
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let mut counts = std::collections::BTreeMap::<String, [usize; 3]>::new();
+    for file in store::files(&path) {
+        let name = file.strip_prefix(&path).unwrap().display().to_string();
+        let bytes = fs::read(&file).unwrap();
+        // Past the frames a segment is zeros; the interesting part is its front.
+        let reach: PathBuf = file.clone();
+        for bit in flips(&reach, seed) {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&file, &changed).unwrap();
+            let slot = counts.entry(name.clone()).or_default();
+            match verify_dir(&path, &Options::default(), &Quiet) {
+                Err(_) => slot[1] += 1,
+                Ok(report) if !report.valid => slot[0] += 1,
+                Ok(report) => {
+                    slot[2] += 1;
+                    assert!(may_be_silent(&name).is_some(), "bit {bit} of {name} is not seen");
+                    assert_eq!(said(&report), said(&sound), "bit {bit} of {name} changes an answer");
+                }
+            }
+        }
+        fs::write(&file, &bytes).unwrap();
+    }
+    println!("file: found, refused, silent");
+    counts.iter().for_each(|(name, [found, refused, silent])| println!("{name}: {found}, {refused}, {silent}"));
+    assert_intact(&verify(&path));
+}

@@ -41,8 +41,10 @@ pub(super) struct Walk {
     link: Hash,
     recorded_at: u64,
     pub(super) tree: Frontier,
-    /// No entry is missing so far: the tree can be trusted to be the log's.
+    /// No entry is missing so far and the chain holds: the tree is the one that the entries sign.
     pub(super) whole: bool,
+    /// No entry is missing so far.
+    pub(super) complete: bool,
     /// A page before could not be read: its records are not missing, they are unknown.
     resync: bool,
     key: Option<CurrentKey>,
@@ -101,13 +103,16 @@ impl Walk {
     /// A walk over a log from its first entry on.
     pub(super) fn new(info: &LogInfo, mut marks: Vec<Mark>, receipts: Vec<Receipt>, ids_below: u64) -> Walk {
         marks.sort_by_key(|mark| mark.size);
-        let key = VerifyingKey::from_bytes(&info.identity.genesis_key).ok().map(|key| CurrentKey::new(key, &info.origin));
+        let key = VerifyingKey::from_bytes(&info.identity.genesis_key)
+            .ok()
+            .map(|key| CurrentKey::new(key, &info.origin));
         Walk {
             next: 0,
             link: Hash::ZERO,
             recorded_at: 0,
             tree: Frontier::default(),
             whole: true,
+            complete: true,
             resync: false,
             newest_key: key.map(|key| key.key),
             introduced: key.iter().map(|key| (key.id, key.bytes)).collect(),
@@ -135,22 +140,37 @@ impl Walk {
     pub(super) fn take(&mut self, context: &mut Context<'_>, layer: LayerId, checked: Checked) {
         self.signatures_checked += checked.signatures_checked;
         let start = self.next;
-        for fault in checked.faults.into_iter().filter(|fault| fault.index >= start || fault.kind == FindingKind::PageUnreadable) {
+        for fault in checked
+            .faults
+            .into_iter()
+            .filter(|fault| fault.index >= start || fault.kind == FindingKind::PageUnreadable)
+        {
             context.add(fault.kind, fault.index, fault.expected, fault.found);
         }
         if checked.records.is_empty() {
-            self.whole = false;
+            (self.whole, self.complete) = (false, false);
             self.resync = true;
             return;
         }
         let first = checked.first_index;
         if first < self.next {
-            context.add(FindingKind::OverlappingPages, first, format!("a page that begins at {}", self.next), format!("one that begins at {first}"));
+            context.add(
+                FindingKind::OverlappingPages,
+                first,
+                format!("a page that begins at {}", self.next),
+                format!("one that begins at {first}"),
+            );
         } else if !self.resync && first > self.next {
-            context.add(FindingKind::MissingEntries, self.next, format!("entry {}", self.next), format!("entry {first} is the next"));
-            self.whole = false;
+            context.add(
+                FindingKind::MissingEntries,
+                self.next,
+                format!("entry {}", self.next),
+                format!("entry {first} is the next"),
+            );
+            (self.whole, self.complete) = (false, false);
         } else if !self.resync && checked.previous != self.link {
             context.add(FindingKind::ChainBroken, first, self.link.to_string(), checked.previous.to_string());
+            self.whole = false;
         }
         self.resync = false;
         let mut unsigned: Option<(u64, u64)> = None;
@@ -165,22 +185,47 @@ impl Walk {
             let found = if count == 1 {
                 "a signature that does not verify".to_owned()
             } else {
-                format!("signatures that do not verify here and at {} entries behind it in its page", count - 1)
+                format!(
+                    "signatures that do not verify here and at {} entries behind it in its page",
+                    count - 1
+                )
             };
-            context.add(FindingKind::BadSignature, first, "a strict signature by the key current at the index", found);
+            context.add(
+                FindingKind::BadSignature,
+                first,
+                "a strict signature by the key current at the index",
+                found,
+            );
         }
     }
 
-    fn record(&mut self, context: &mut Context<'_>, layer: LayerId, index: u64, record: CheckedRecord, unsigned: &mut Option<(u64, u64)>) {
+    fn record(
+        &mut self,
+        context: &mut Context<'_>,
+        layer: LayerId,
+        index: u64,
+        record: CheckedRecord,
+        unsigned: &mut Option<(u64, u64)>,
+    ) {
         self.pass_marks(context);
         if !self.in_layer {
             self.enter(context, layer, index);
         }
         if index > 0 && record.recorded_at <= self.recorded_at {
-            context.add(FindingKind::TimeNotGrowing, index, format!("a time after {}", self.recorded_at), record.recorded_at.to_string());
+            context.add(
+                FindingKind::TimeNotGrowing,
+                index,
+                format!("a time after {}", self.recorded_at),
+                record.recorded_at.to_string(),
+            );
         }
         if record.recorded_at < layer.start() || record.recorded_at >= layer.end() {
-            context.add(FindingKind::IndexMismatch, index, format!("an entry recorded in {layer}"), format!("one recorded at {}", record.recorded_at));
+            context.add(
+                FindingKind::IndexMismatch,
+                index,
+                format!("an entry recorded in {layer}"),
+                format!("one recorded at {}", record.recorded_at),
+            );
         }
         self.signature(context, index, &record, unsigned);
         self.newest_key = self.key.map(|key| key.key);
@@ -205,7 +250,13 @@ impl Walk {
     }
 
     /// Rule 4: the key current at the index, and no other, signed.
-    fn signature(&mut self, context: &mut Context<'_>, index: u64, record: &CheckedRecord, unsigned: &mut Option<(u64, u64)>) {
+    fn signature(
+        &mut self,
+        context: &mut Context<'_>,
+        index: u64,
+        record: &CheckedRecord,
+        unsigned: &mut Option<(u64, u64)>,
+    ) {
         let Some(key) = self.key else { return };
         if record.key_id != key.id {
             context.add(FindingKind::WrongKey, index, key.id.to_string(), record.key_id.to_string());
@@ -236,7 +287,12 @@ impl Walk {
     fn fact(&mut self, context: &mut Context<'_>, index: u64, record: &CheckedRecord) {
         match (index, record.fact.as_deref()) {
             (0, Some(Fact::Created(Some(created)))) => genesis(context, created),
-            (0, _) => context.add(FindingKind::BadGenesis, 0, "an entry that says who the log is", "another entry, or one that cannot be read"),
+            (0, _) => context.add(
+                FindingKind::BadGenesis,
+                0,
+                "an entry that says who the log is",
+                "another entry, or one that cannot be read",
+            ),
             (_, Some(Fact::Rotated(key))) => self.rotate(context, index, *key),
             _ => {}
         }
@@ -246,11 +302,25 @@ impl Walk {
         let parsed = bytes.map(|bytes| VerifyingKey::from_bytes(&bytes));
         let key = match parsed {
             Some(Ok(key)) => CurrentKey::new(key, &context.info.origin),
-            Some(Err(error)) => return context.add(FindingKind::BadRotation, index, "a usable key", error.to_string()),
-            None => return context.add(FindingKind::BadRotation, index, "an entry that names the new key", "none"),
+            Some(Err(error)) => {
+                return context.add(FindingKind::BadRotation, index, "a usable key", error.to_string());
+            }
+            None => {
+                return context.add(
+                    FindingKind::BadRotation,
+                    index,
+                    "an entry that names the new key",
+                    "none",
+                );
+            }
         };
         if self.introduced.iter().any(|(id, bytes)| *id == key.id || *bytes == key.bytes) {
-            return context.add(FindingKind::BadRotation, index, "a key that is new in the log", format!("key {} again", key.id));
+            return context.add(
+                FindingKind::BadRotation,
+                index,
+                "a key that is new in the log",
+                format!("key {} again", key.id),
+            );
         }
         self.introduced.push((key.id, key.bytes));
         context.info.keys.write().push((key.id, key.key));
@@ -258,7 +328,9 @@ impl Walk {
     }
 
     fn receipts_at(&mut self, context: &mut Context<'_>, index: u64, record: &CheckedRecord) {
-        while let Some(receipt) = self.receipts.get(self.receipts_passed).filter(|receipt| receipt.index <= index) {
+        while let Some(receipt) =
+            self.receipts.get(self.receipts_passed).filter(|receipt| receipt.index <= index)
+        {
             self.receipts_passed += 1;
             if receipt.index < index {
                 // Its entry is missing, which is a finding already.
@@ -266,8 +338,18 @@ impl Walk {
             }
             match self.newest_key.map(|key| receipt.verify(&context.info.origin, &key)) {
                 Some(Ok(_)) if receipt.link == record.link => {}
-                Some(Ok(_)) => context.add(FindingKind::ReceiptMismatch, index, receipt.link.to_string(), record.link.to_string()),
-                Some(Err(error)) => context.add(FindingKind::BadReceipt, index, "a receipt that this log signed", error.to_string()),
+                Some(Ok(_)) => context.add(
+                    FindingKind::ReceiptMismatch,
+                    index,
+                    receipt.link.to_string(),
+                    record.link.to_string(),
+                ),
+                Some(Err(error)) => context.add(
+                    FindingKind::BadReceipt,
+                    index,
+                    "a receipt that this log signed",
+                    error.to_string(),
+                ),
                 None => {}
             }
         }
@@ -282,7 +364,8 @@ impl Walk {
                 _ => self.absent.push(Absent { from: index, to: index + 1, class: record.class }),
             },
         }
-        // Bounded: runs that no certificate to come could cover are judged at once.
+        // Bounded: more runs than a report lists are judged before the end. Until certificates are read,
+        // that makes no difference.
         if self.absent.len() > super::finding::MAX_LISTED {
             self.judge_absent(context);
         }
@@ -292,7 +375,8 @@ impl Walk {
     /// judged once the log has been walked. No release writes certificates yet: nothing is covered.
     fn judge_absent(&mut self, context: &mut Context<'_>) {
         for Absent { from, to, class } in self.absent.drain(..) {
-            let found = format!("no body and no certificate of expiry at {} entries of class {class}", to - from);
+            let found =
+                format!("no body and no certificate of expiry at {} entries of class {class}", to - from);
             context.add(FindingKind::MissingBody, from, "a body", found);
         }
     }
@@ -312,7 +396,12 @@ impl Walk {
                 && (carry.previous == self.link || !self.whole)
         });
         if !agrees {
-            context.add(FindingKind::IndexMismatch, index, "a carry record that says where the log stood", format!("another one in {layer}"));
+            context.add(
+                FindingKind::IndexMismatch,
+                index,
+                "a carry record that says where the log stood",
+                format!("another one in {layer}"),
+            );
         }
     }
 
@@ -327,7 +416,12 @@ impl Walk {
             let (at, root) = (mark.size, self.tree.root());
             match &mark.says {
                 Says::Slot { root: signed } if *signed != root => {
-                    context.add(FindingKind::RootMismatch, at, format!("{signed} by the last signed checkpoint"), root.to_string());
+                    context.add(
+                        FindingKind::RootMismatch,
+                        at,
+                        format!("{signed} by the last signed checkpoint"),
+                        root.to_string(),
+                    );
                 }
                 Says::Slot { .. } => {}
                 Says::Snapshot { link, recorded_at, key, root: said } => {
@@ -335,23 +429,44 @@ impl Walk {
                         ("link", link.to_string(), self.link.to_string()),
                         ("recorded_at", recorded_at.to_string(), self.recorded_at.to_string()),
                         ("root", said.to_string(), root.to_string()),
-                        ("key", Hash(*key).to_string(), self.key.map_or_else(String::new, |key| Hash(key.bytes).to_string())),
+                        (
+                            "key",
+                            Hash(*key).to_string(),
+                            self.key.map_or_else(String::new, |key| Hash(key.bytes).to_string()),
+                        ),
                     ];
                     for (what, said, found) in pairs {
                         if said != found {
-                            context.add(FindingKind::HeadMismatch, at, format!("{what} {said} by the head"), found);
+                            context.add(
+                                FindingKind::HeadMismatch,
+                                at,
+                                format!("{what} {said} by the head"),
+                                found,
+                            );
                         }
                     }
                 }
                 Says::Checkpoint(position) => {
                     let given = &context.checkpoints[*position];
                     let said = given.checkpoint.root;
-                    let signed = self.newest_key.is_some_and(|key| given.note.verify(&context.info.origin, &key).is_ok());
+                    let signed = self
+                        .newest_key
+                        .is_some_and(|key| given.note.verify(&context.info.origin, &key).is_ok());
                     if !signed {
-                        context.add(FindingKind::CheckpointSignature, at, "a signature by the key current at the checkpoint's size", given.file.clone());
+                        context.add(
+                            FindingKind::CheckpointSignature,
+                            at,
+                            "a signature by the key current at the checkpoint's size",
+                            given.file.clone(),
+                        );
                     }
                     if said != root {
-                        context.add(FindingKind::RootMismatch, at, format!("{said} by {}", given.file), root.to_string());
+                        context.add(
+                            FindingKind::RootMismatch,
+                            at,
+                            format!("{said} by {}", given.file),
+                            root.to_string(),
+                        );
                     }
                     self.checkpointed |= signed && said == root;
                 }
@@ -372,19 +487,34 @@ impl Walk {
         let first = tile << TILE_LEVEL;
         match self.tiles.binary_search_by_key(&tile, |(tile, _)| *tile) {
             Ok(at) if self.tiles[at].1.0[..] == *root => {}
-            Ok(at) => context.add(FindingKind::IndexMismatch, first, format!("tile {tile} with root {}", self.tiles[at].1), "another root"),
-            Err(_) => context.add(FindingKind::IndexMismatch, first, "tiles that end in this layer", format!("tile {tile}")),
+            Ok(at) => context.add(
+                FindingKind::IndexMismatch,
+                first,
+                format!("tile {tile} with root {}", self.tiles[at].1),
+                "another root",
+            ),
+            Err(_) => context.add(
+                FindingKind::IndexMismatch,
+                first,
+                "tiles that end in this layer",
+                format!("tile {tile}"),
+            ),
         }
     }
 
     /// Holds a block of postings against the records.
-    pub(super) fn block(&mut self, context: &mut Context<'_>, first: u64, block: &Result<Block, &'static str>) {
+    pub(super) fn block(
+        &mut self,
+        context: &mut Context<'_>,
+        first: u64,
+        block: &Result<Block, &'static str>,
+    ) {
         let compared = match block {
             Ok(block) => self.chunks.compare(block),
             Err(what) => Err(("a block of postings".to_owned(), (*what).to_owned())),
         };
         if let Err((expected, found)) = compared
-            && self.whole
+            && self.complete
         {
             context.add(FindingKind::IndexMismatch, first, expected, found);
         }
@@ -409,11 +539,23 @@ impl Walk {
         self.pass_marks(context);
         let size = self.next;
         if size < known_size {
-            context.add(FindingKind::Truncated, size, format!("{known_size} entries by the head"), format!("{size} entries"));
+            context.add(
+                FindingKind::Truncated,
+                size,
+                format!("{known_size} entries by the head"),
+                format!("{size} entries"),
+            );
         }
         if size > known_size {
-            let found = format!("layers that hold entries up to {size}: the journal or the snapshot is older than they are");
-            context.add(FindingKind::Rollback, known_size, format!("{known_size} entries by snapshot and journal"), found);
+            let found = format!(
+                "layers that hold entries up to {size}: the journal or the snapshot is older than they are"
+            );
+            context.add(
+                FindingKind::Rollback,
+                known_size,
+                format!("{known_size} entries by snapshot and journal"),
+                found,
+            );
         }
         if known_size == 0 && size == 0 {
             context.add(FindingKind::BadGenesis, 0, "an entry that says who the log is", "no entry");
@@ -432,14 +574,29 @@ impl Walk {
             let held = self.newest_key.map(|key| receipt.verify(&context.info.origin, &key));
             let expected = format!("entry {}, for which there is a receipt", receipt.index);
             match held {
-                Some(Err(error)) => context.add(FindingKind::BadReceipt, receipt.index, "a receipt that this log signed", error.to_string()),
-                _ => context.add(FindingKind::Truncated, size, expected, format!("{size} entries; {beyond} receipts are for entries behind them")),
+                Some(Err(error)) => context.add(
+                    FindingKind::BadReceipt,
+                    receipt.index,
+                    "a receipt that this log signed",
+                    error.to_string(),
+                ),
+                _ => context.add(
+                    FindingKind::Truncated,
+                    size,
+                    expected,
+                    format!("{size} entries; {beyond} receipts are for entries behind them"),
+                ),
             }
         }
         if let (Some(said), Some(current)) = (key, self.key)
             && said != current.bytes
         {
-            context.add(FindingKind::HeadMismatch, size, format!("key {} by the journal", Hash(said)), Hash(current.bytes).to_string());
+            context.add(
+                FindingKind::HeadMismatch,
+                size,
+                format!("key {} by the journal", Hash(said)),
+                Hash(current.bytes).to_string(),
+            );
         }
         self.judge_absent(context);
     }
@@ -447,8 +604,14 @@ impl Walk {
     /// Holds the layers that the snapshot names against those that have the log's entries.
     pub(super) fn compare_layers(&self, context: &mut Context<'_>, said: &[(LayerId, u64)], said_size: u64) {
         let found: Vec<_> = self.layers.iter().copied().filter(|(_, first)| *first < said_size).collect();
-        if self.whole && found != said {
-            let text = |layers: &[(LayerId, u64)]| layers.iter().map(|(layer, first)| format!("{layer} from {first}")).collect::<Vec<_>>().join(", ");
+        if self.complete && found != said {
+            let text = |layers: &[(LayerId, u64)]| {
+                layers
+                    .iter()
+                    .map(|(layer, first)| format!("{layer} from {first}"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            };
             context.add(FindingKind::HeadMismatch, 0, format!("entries in {}", text(said)), text(&found));
         }
     }
@@ -464,10 +627,20 @@ impl CurrentKey {
 fn genesis(context: &mut Context<'_>, created: &Created) {
     let identity = &context.info.identity;
     if created.origin != context.info.origin {
-        context.add(FindingKind::BadGenesis, 0, format!("origin {}", context.info.origin), created.origin.clone());
+        context.add(
+            FindingKind::BadGenesis,
+            0,
+            format!("origin {}", context.info.origin),
+            created.origin.clone(),
+        );
     }
     if created.key != identity.genesis_key {
-        context.add(FindingKind::BadGenesis, 0, format!("key {}", Hash(identity.genesis_key)), Hash(created.key).to_string());
+        context.add(
+            FindingKind::BadGenesis,
+            0,
+            format!("key {}", Hash(identity.genesis_key)),
+            Hash(created.key).to_string(),
+        );
     }
     if VerifyingKey::from_bytes(&created.key).is_err() {
         context.add(FindingKind::BadGenesis, 0, "a usable key", Hash(created.key).to_string());

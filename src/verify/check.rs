@@ -120,7 +120,15 @@ impl Checker {
     }
 
     /// Checks consecutive records. `stored` ones are held against the journal.
-    pub(super) fn run(&self, log: usize, info: &LogInfo, first_index: u64, previous: Hash, records: &[Record], stored: bool) -> Checked {
+    pub(super) fn run(
+        &self,
+        log: usize,
+        info: &LogInfo,
+        first_index: u64,
+        previous: Hash,
+        records: &[Record],
+        stored: bool,
+    ) -> Checked {
         let keys = info.keys.read().clone();
         let mut checked = Checked {
             log,
@@ -134,8 +142,16 @@ impl Checker {
         for (index, record) in (first_index..).zip(records) {
             let entry = entry_of(record, info.identity.log_id, index, link);
             link = chain::link(&entry);
-            if stored && let Some(journal) = self.tail.record(info.identity.number, index) && journal != record {
-                checked.fault(FindingKind::JournalMismatch, index, "the record that the journal has", "another record in the layer");
+            if stored
+                && let Some(journal) = self.tail.record(info.identity.number, index)
+                && journal != record
+            {
+                checked.fault(
+                    FindingKind::JournalMismatch,
+                    index,
+                    "the record that the journal has",
+                    "another record in the layer",
+                );
             }
             checked.record(self, info, &keys, index, record, &entry, link);
         }
@@ -144,12 +160,27 @@ impl Checker {
 }
 
 impl Checked {
-    fn fault(&mut self, kind: FindingKind, index: u64, expected: impl Into<String>, found: impl Into<String>) {
+    fn fault(
+        &mut self,
+        kind: FindingKind,
+        index: u64,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) {
         self.faults.push(Fault { kind, index, expected: expected.into(), found: found.into() });
     }
 
     #[expect(clippy::too_many_arguments, reason = "what is known of one record")]
-    fn record(&mut self, checker: &Checker, info: &LogInfo, keys: &[(KeyId, VerifyingKey)], index: u64, record: &Record, entry: &[u8; ENTRY_BYTES], link: Hash) {
+    fn record(
+        &mut self,
+        checker: &Checker,
+        info: &LogInfo,
+        keys: &[(KeyId, VerifyingKey)],
+        index: u64,
+        record: &Record,
+        entry: &[u8; ENTRY_BYTES],
+        link: Hash,
+    ) {
         let chained_only = index < info.chained_below;
         let mut checked = CheckedRecord {
             recorded_at: record.recorded_at,
@@ -164,7 +195,12 @@ impl Checked {
             fact: None,
         };
         if record.flags & !FLAGS_KNOWN != 0 {
-            self.fault(FindingKind::BadEntry, index, "flags of this format", format!("{:#06x}", record.flags));
+            self.fault(
+                FindingKind::BadEntry,
+                index,
+                "flags of this format",
+                format!("{:#06x}", record.flags),
+            );
         }
         if checker.signatures && !chained_only {
             checked.signed = self.signature(keys, record, &link);
@@ -191,7 +227,14 @@ impl Checked {
         Signed::ByNone(Box::new(record.signature))
     }
 
-    fn body(&mut self, checker: &Checker, info: &LogInfo, index: u64, record: &Record, checked: &mut CheckedRecord) {
+    fn body(
+        &mut self,
+        checker: &Checker,
+        info: &LogInfo,
+        index: u64,
+        record: &Record,
+        checked: &mut CheckedRecord,
+    ) {
         if record.body.is_empty() {
             checked.body = BodyState::Absent;
             return;
@@ -207,13 +250,23 @@ impl Checked {
             Err(fault) => {
                 let found = body.event_hash();
                 if found != record.event {
-                    self.fault(FindingKind::EventMismatch, index, record.event.to_string(), found.to_string());
+                    self.fault(
+                        FindingKind::EventMismatch,
+                        index,
+                        record.event.to_string(),
+                        found.to_string(),
+                    );
                 }
                 return self.fault(FindingKind::BadBody, index, "a body of this format", fault.to_string());
             }
         };
         if examined.event_hash != record.event {
-            return self.fault(FindingKind::EventMismatch, index, record.event.to_string(), examined.event_hash.to_string());
+            return self.fault(
+                FindingKind::EventMismatch,
+                index,
+                record.event.to_string(),
+                examined.event_hash.to_string(),
+            );
         }
         // A tenant's own classes have codes from 256 on; their names are the tenant's.
         let class_agrees = match Class::named(examined.class) {
@@ -221,17 +274,28 @@ impl Checked {
             None => record.class >= crate::event::catalog::FIRST_OWN_CLASS_CODE,
         };
         if !class_agrees {
-            self.fault(FindingKind::ClassMismatch, index, format!("the class of code {}", record.class), examined.class.to_owned());
+            self.fault(
+                FindingKind::ClassMismatch,
+                index,
+                format!("the class of code {}", record.class),
+                examined.class.to_owned(),
+            );
         }
         if examined.is_own != (record.flags & FLAG_OWN != 0) {
-            let expected = format!("flags of an event that is{} Varve's own", if examined.is_own { "" } else { " not" });
+            let expected =
+                format!("flags of an event that is{} Varve's own", if examined.is_own { "" } else { " not" });
             self.fault(FindingKind::FlagsMismatch, index, expected, format!("{:#06x}", record.flags));
         }
         checked.body = BodyState::Present;
         if !examined.withheld.is_empty() {
             checked.body = BodyState::Withheld;
             let found = format!("none at {}", examined.withheld.join(" "));
-            self.fault(FindingKind::MissingDisclosure, index, "a disclosure, or an entry that says it was erased", found);
+            self.fault(
+                FindingKind::MissingDisclosure,
+                index,
+                "a disclosure, or an entry that says it was erased",
+                found,
+            );
         }
         checked.occurred_at = examined.occurred_at.map_or(record.recorded_at, |at| at.0);
         if examined.is_own {

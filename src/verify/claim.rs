@@ -29,9 +29,15 @@ impl Claim {
     pub fn meaning(self) -> &'static str {
         match self {
             Claim::None => "nothing is claimed",
-            Claim::Chained => "entries hold together; signatures were not checked, so whoever wrote the files could have made them",
-            Claim::SelfSigned => "entries are signed by keys that the files themselves name; give a key or a checkpoint from outside to know whose they are",
-            Claim::Signed => "entries are signed by a key that was given from outside; the end of the log may have been cut off",
+            Claim::Chained => {
+                "entries hold together; signatures were not checked, so whoever wrote the files could have made them"
+            }
+            Claim::SelfSigned => {
+                "entries are signed by keys that the files themselves name; give a key or a checkpoint from outside to know whose they are"
+            }
+            Claim::Signed => {
+                "entries are signed by a key that was given from outside; the end of the log may have been cut off"
+            }
             Claim::Checkpointed => "entries up to the given checkpoint are those that it commits to",
             Claim::Witnessed { .. } => "witnesses saw the checkpoint that commits to the entries",
         }

@@ -1,8 +1,8 @@
 //! What Varve's own entries say, read out of their clear member `varve`. The names of facts stand here and
 //! nowhere else in this room.
 
-use crate::event::catalog::{Value, action};
 use crate::event::Body;
+use crate::event::catalog::{Value, action};
 use crate::store::state::ApiKey;
 
 /// An entry of Varve's own that a rule of verification needs.
@@ -48,11 +48,14 @@ pub(super) fn read(body: &Body, name: &str) -> Option<Fact> {
     Some(match name {
         action::LOG_CREATED => Fact::Created(created(&facts())),
         action::KEY_ROTATED => Fact::Rotated(bytes(&facts(), &["key", "public_key", "new_key"])),
-        action::API_KEY_CREATED | action::OPERATOR_KEY_RESET => Fact::ApiKeyCreated(Box::new(recorded_key(&facts()))),
+        action::API_KEY_CREATED | action::OPERATOR_KEY_RESET => {
+            Fact::ApiKeyCreated(Box::new(recorded_key(&facts())))
+        }
         action::API_KEY_REVOKED => Fact::ApiKeyRevoked(text(&facts(), &["id", "key_id"]).unwrap_or_default()),
         action::LOG_HEARTBEAT => {
             let facts = facts();
-            let seconds = number(&facts, &["interval_seconds"]).and_then(|seconds| seconds.checked_mul(1_000_000));
+            let seconds =
+                number(&facts, &["interval_seconds"]).and_then(|seconds| seconds.checked_mul(1_000_000));
             Fact::Heartbeat { logs: number(&facts, &["logs", "size"]), interval: seconds }
         }
         action::SERVICE_STARTED => Fact::Started,

@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::VerifyError;
 use super::claim::Claim;
 use super::finding::{Finding, FindingKind};
 use super::given::read_file;
 use super::report::{LogReport, Report};
-use super::VerifyError;
 use crate::tlog::chain::{Entry, leaf_hash};
 use crate::tlog::checkpoint::{Checkpoint, Witness};
 use crate::tlog::key::VerifyingKey;
@@ -41,9 +41,19 @@ pub fn verify_proof(file: &Path, options: &ProofOptions) -> Result<Report, Verif
     let policy = options.policy.as_deref().map(Policy::read).transpose()?.unwrap_or_default();
     let mut keys = policy.logs.clone();
     for text in &options.keys {
-        keys.push(VerifyingKey::parse_vkey(text.trim()).map_err(|error| VerifyError::Option(format!("a key that was given: {error}")))?);
+        keys.push(
+            VerifyingKey::parse_vkey(text.trim())
+                .map_err(|error| VerifyError::Option(format!("a key that was given: {error}")))?,
+        );
     }
-    let mut report = Report { valid: false, claim: Claim::None, logs: Vec::new(), findings: Vec::new(), finding_count: 0, notes: Vec::new() };
+    let mut report = Report {
+        valid: false,
+        claim: Claim::None,
+        logs: Vec::new(),
+        findings: Vec::new(),
+        finding_count: 0,
+        notes: Vec::new(),
+    };
     if let Err(found) = prove(&bytes, &keys, &policy, &mut report) {
         report.findings.push(Finding::store(FindingKind::BadProof, &name, "a proof that holds", found));
         report.finding_count = 1;
@@ -54,12 +64,18 @@ pub fn verify_proof(file: &Path, options: &ProofOptions) -> Result<Report, Verif
     Ok(report)
 }
 
-fn prove(bytes: &[u8], keys: &[(String, VerifyingKey)], policy: &Policy, report: &mut Report) -> Result<(), String> {
+fn prove(
+    bytes: &[u8],
+    keys: &[(String, VerifyingKey)],
+    policy: &Policy,
+    report: &mut Report,
+) -> Result<(), String> {
     let proof = EntryProof::parse(bytes).map_err(|error| error.to_string())?;
     let checkpoint = Checkpoint::parse(proof.checkpoint.text()).map_err(|error| error.to_string())?;
     let entry = Entry::decode(&proof.entry).map_err(|error| error.to_string())?;
     let origin = checkpoint.origin.clone();
-    let of_log: Vec<VerifyingKey> = keys.iter().filter(|(name, _)| *name == origin).map(|(_, key)| *key).collect();
+    let of_log: Vec<VerifyingKey> =
+        keys.iter().filter(|(name, _)| *name == origin).map(|(_, key)| *key).collect();
     let mut claim = Claim::Chained;
     let mut signatures = 0;
     if of_log.is_empty() {
@@ -69,10 +85,18 @@ fn prove(bytes: &[u8], keys: &[(String, VerifyingKey)], policy: &Policy, report:
         if entry.index != proof.index {
             return Err(format!("the proof is for index {}, its entry says {}", proof.index, entry.index));
         }
-        verify_inclusion(&leaf_hash(&proof.entry), proof.index, checkpoint.size, &proof.path, &checkpoint.root).map_err(|error| error.to_string())?;
+        verify_inclusion(
+            &leaf_hash(&proof.entry),
+            proof.index,
+            checkpoint.size,
+            &proof.path,
+            &checkpoint.root,
+        )
+        .map_err(|error| error.to_string())?;
         report.notes.push("no key of the log was given: that the entry is in the tree of the checkpoint was checked, not who signed either; give --key or --policy".to_owned());
     } else {
-        let signer = of_log.iter().find(|key| proof.checkpoint.verify(&origin, key).is_ok()).or(of_log.first());
+        let signer =
+            of_log.iter().find(|key| proof.checkpoint.verify(&origin, key).is_ok()).or(of_log.first());
         let Some(signer) = signer else { return Err("no key".to_owned()) };
         let proven = proof.verify(&origin, signer, &of_log).map_err(|error| error.to_string())?;
         claim = Claim::Checkpointed;
@@ -86,7 +110,10 @@ fn prove(bytes: &[u8], keys: &[(String, VerifyingKey)], policy: &Policy, report:
         }
     }
     report.claim = claim;
-    report.notes.push(format!("entry {} of {} stands in the tree of {} entries", proof.index, origin, checkpoint.size));
+    report.notes.push(format!(
+        "entry {} of {} stands in the tree of {} entries",
+        proof.index, origin, checkpoint.size
+    ));
     report.logs.push(LogReport {
         tenant: origin.split('/').nth(1).unwrap_or_default().to_owned(),
         origin,
@@ -117,11 +144,13 @@ struct Policy {
 impl Policy {
     fn read(path: &Path) -> Result<Policy, VerifyError> {
         let bytes = read_file(path, MAX_POLICY_BYTES)?;
-        let bad = |line: usize, what: &str| VerifyError::Option(format!("{}: line {line}: {what}", path.display()));
+        let bad =
+            |line: usize, what: &str| VerifyError::Option(format!("{}: line {line}: {what}", path.display()));
         let text = String::from_utf8(bytes).map_err(|_| bad(1, "it is no UTF-8"))?;
         let mut policy = Policy::default();
         for (number, line) in text.lines().enumerate() {
-            let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_ascii_whitespace().collect();
+            let words: Vec<&str> =
+                line.split('#').next().unwrap_or_default().split_ascii_whitespace().collect();
             if !words.is_empty() {
                 policy.line(&words).map_err(|what| bad(number + 1, &what))?;
             }
@@ -134,7 +163,9 @@ impl Policy {
 
     fn line(&mut self, words: &[&str]) -> Result<(), String> {
         match words {
-            ["log", key, ..] => self.logs.push(VerifyingKey::parse_vkey(key).map_err(|error| error.to_string())?),
+            ["log", key, ..] => {
+                self.logs.push(VerifyingKey::parse_vkey(key).map_err(|error| error.to_string())?)
+            }
             ["witness", name, key, ..] => {
                 let witness = Witness::parse_vkey(key).map_err(|error| error.to_string())?;
                 self.fresh(name)?;
@@ -151,11 +182,20 @@ impl Policy {
                 let needed = match *threshold {
                     "all" => members.len(),
                     "any" => 1,
-                    number => number.parse().ok().filter(|n| (1..=members.len()).contains(n)).ok_or("a threshold is any, all or a number of members")?,
+                    number => number
+                        .parse()
+                        .ok()
+                        .filter(|n| (1..=members.len()).contains(n))
+                        .ok_or("a threshold is any, all or a number of members")?,
                 };
-                self.groups.insert((*name).to_owned(), (needed, members.iter().map(|name| (*name).to_owned()).collect()));
+                self.groups.insert(
+                    (*name).to_owned(),
+                    (needed, members.iter().map(|name| (*name).to_owned()).collect()),
+                );
             }
-            ["quorum", name] if self.quorum.is_none() && (*name == "none" || self.is_known(name)) => self.quorum = Some((*name).to_owned()),
+            ["quorum", name] if self.quorum.is_none() && (*name == "none" || self.is_known(name)) => {
+                self.quorum = Some((*name).to_owned())
+            }
             _ => return Err("no line of a policy".to_owned()),
         }
         Ok(())
@@ -175,12 +215,17 @@ impl Policy {
         let Some(quorum) = self.quorum.as_deref().filter(|quorum| *quorum != "none") else { return Ok(None) };
         let mut cosigned = HashSet::new();
         for (name, witness) in &self.witnesses {
-            if witness.verify(note).map_err(|error| format!("the cosignature of {name}: {error}"))?.is_some() {
+            if witness.verify(note).map_err(|error| format!("the cosignature of {name}: {error}"))?.is_some()
+            {
                 cosigned.insert(name.as_str());
             }
         }
         if !self.is_met(quorum, &cosigned, 0) {
-            return Err(format!("the policy's quorum {quorum} is not met: {} of {} witnesses cosigned", cosigned.len(), self.witnesses.len()));
+            return Err(format!(
+                "the policy's quorum {quorum} is not met: {} of {} witnesses cosigned",
+                cosigned.len(),
+                self.witnesses.len()
+            ));
         }
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Ok(Some((count(cosigned.len()), count(self.witnesses.len()))))
@@ -189,7 +234,9 @@ impl Policy {
     fn is_met(&self, name: &str, cosigned: &HashSet<&str>, depth: usize) -> bool {
         match self.groups.get(name) {
             _ if depth > MAX_GROUP_DEPTH => false,
-            Some((needed, members)) => members.iter().filter(|member| self.is_met(member, cosigned, depth + 1)).count() >= *needed,
+            Some((needed, members)) => {
+                members.iter().filter(|member| self.is_met(member, cosigned, depth + 1)).count() >= *needed
+            }
             None => cosigned.contains(name),
         }
     }

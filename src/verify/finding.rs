@@ -135,13 +135,38 @@ pub struct Finding {
 
 impl Finding {
     /// A finding about the store.
-    pub(super) fn store(kind: FindingKind, file: &str, expected: impl Into<String>, found: impl Into<String>) -> Finding {
-        Finding { kind, tenant: String::new(), index: None, file: Some(file.to_owned()), expected: expected.into(), found: found.into() }
+    pub(super) fn store(
+        kind: FindingKind,
+        file: &str,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Finding {
+        Finding {
+            kind,
+            tenant: String::new(),
+            index: None,
+            file: Some(file.to_owned()),
+            expected: expected.into(),
+            found: found.into(),
+        }
     }
 
     /// A finding about an entry of a log.
-    pub(super) fn log(kind: FindingKind, tenant: &str, index: u64, expected: impl Into<String>, found: impl Into<String>) -> Finding {
-        Finding { kind, tenant: tenant.to_owned(), index: Some(index), file: None, expected: expected.into(), found: found.into() }
+    pub(super) fn log(
+        kind: FindingKind,
+        tenant: &str,
+        index: u64,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Finding {
+        Finding {
+            kind,
+            tenant: tenant.to_owned(),
+            index: Some(index),
+            file: None,
+            expected: expected.into(),
+            found: found.into(),
+        }
     }
 }
 

@@ -52,7 +52,8 @@ impl Given {
         }
         given.since = options.since_checkpoint.as_ref().map(|_| given.checkpoints.len() - 1);
         for text in &options.keys {
-            let (origin, key) = VerifyingKey::parse_vkey(text.trim()).map_err(|error| VerifyError::Option(format!("a key that was given: {error}")))?;
+            let (origin, key) = VerifyingKey::parse_vkey(text.trim())
+                .map_err(|error| VerifyError::Option(format!("a key that was given: {error}")))?;
             given.keys.entry(origin).or_default().push(key);
         }
         if let Some(path) = &options.receipts {
@@ -109,7 +110,8 @@ fn receipts(path: &Path, into: &mut HashMap<String, Vec<Receipt>>) -> Result<(),
             _ => vec![&value],
         };
         for value in list {
-            let receipt = receipt(value).map_err(|member| at(&format!("no receipt of Varve's: {member} is missing or malformed")))?;
+            let receipt = receipt(value)
+                .map_err(|member| at(&format!("no receipt of Varve's: {member} is missing or malformed")))?;
             count += 1;
             if count > MAX_RECEIPTS {
                 return Err(at("too many receipts for one run; split the file"));

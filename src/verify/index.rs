@@ -18,6 +18,10 @@ const BUCKET_ENTRIES: u64 = 256;
 /// Most buckets whose tokens are compared one by one after their sums differed.
 const MAX_EXAMINED_BUCKETS: usize = 256;
 
+/// Most terms of a record besides ids: an action and its 63 prefixes (128 characters, every other a dot), class,
+/// outcome, actor, address, 32 targets: 100.
+const MAX_TERMS: usize = 128;
+
 /// Version of a piece of postings (FORMAT, "Terms").
 const PIECE_VERSION: u8 = 1;
 const PIECE_HEADER_BYTES: usize = 1 + 5 + 8 + 8;
@@ -70,9 +74,14 @@ pub(super) struct Contribution {
 }
 
 /// Computes what the indexes must hold of a body.
-pub(super) fn contribution(secret: &Secret, index_key: &[u8; 32], body: &Body, location: Location) -> Contribution {
+pub(super) fn contribution(
+    secret: &Secret,
+    index_key: &[u8; 32],
+    body: &Body,
+    location: Location,
+) -> Contribution {
     let mut sums = Contribution::default();
-    let mut seen = [0u64; 64];
+    let mut seen = [0u64; MAX_TERMS];
     let mut count = 0;
     let mut first_id = None;
     terms(body, &mut |field, value| {
@@ -91,12 +100,8 @@ pub(super) fn contribution(secret: &Secret, index_key: &[u8; 32], body: &Body, l
                 if seen[..count].contains(&token) {
                     return;
                 }
-                // action, its ≤ 64 prefixes and targets may be more than 64: then sums are exact only
-                // without repeats, which the limits of an event make certain for prefixes.
-                if count < seen.len() {
-                    seen[count] = token;
-                    count += 1;
-                }
+                seen[count] = token;
+                count += 1;
                 sums.terms = sums.terms.wrapping_add(secret.posting(token, location.index));
             }
         }
@@ -126,7 +131,14 @@ pub(super) struct Chunks {
 impl Chunks {
     /// Adds the record at `index`.
     pub(super) fn add(&mut self, index: u64, sum: u128, occurred_at: u64, complete: bool) {
-        let open = self.open.get_or_insert(Chunk { start: index, end: index, sum: 0, earliest: u64::MAX, latest: 0, complete: true });
+        let open = self.open.get_or_insert(Chunk {
+            start: index,
+            end: index,
+            sum: 0,
+            earliest: u64::MAX,
+            latest: 0,
+            complete: true,
+        });
         open.end = index + 1;
         open.sum = open.sum.wrapping_add(sum);
         open.earliest = open.earliest.min(occurred_at);
@@ -186,7 +198,12 @@ pub(super) struct Block {
 impl Block {
     /// Reads the pieces of a block: first token and bytes each, in order of key. The error says what is
     /// wrong with them.
-    pub(super) fn read(secret: &Secret, level: u8, first: u64, pieces: &[(u64, Vec<u8>)]) -> Result<Block, &'static str> {
+    pub(super) fn read(
+        secret: &Secret,
+        level: u8,
+        first: u64,
+        pieces: &[(u64, Vec<u8>)],
+    ) -> Result<Block, &'static str> {
         let entries = *LEVEL_ENTRIES.get(usize::from(level)).ok_or("a level that does not exist")?;
         let Some((0, _)) = pieces.first() else { return Err("its first piece is missing") };
         let mut block: Option<Block> = None;
@@ -205,11 +222,15 @@ impl Block {
             while from.rest() > 0 {
                 let token = from.u64().map_err(|_| "a malformed piece")?;
                 // A reader finds the piece of a token by its key, and the token in it by order.
-                if last_token.is_some_and(|last| token <= last) || token < *key || (is_first && *key != 0 && token != *key) {
+                if last_token.is_some_and(|last| token <= last)
+                    || token < *key
+                    || (is_first && *key != 0 && token != *key)
+                {
                     return Err("tokens out of order");
                 }
                 (last_token, is_first) = (Some(token), false);
-                known.sum = postings(secret, &mut from, token, first, end, known.sum).ok_or("malformed postings")?;
+                known.sum =
+                    postings(secret, &mut from, token, first, end, known.sum).ok_or("malformed postings")?;
             }
         }
         block.ok_or("no piece")
@@ -224,7 +245,14 @@ fn header(from: &mut Reader<'_>) -> Option<(u64, u64, u64)> {
     Some((end, from.u64().ok()?, from.u64().ok()?))
 }
 
-fn postings(secret: &Secret, from: &mut Reader<'_>, token: u64, first: u64, end: u64, sum: u128) -> Option<u128> {
+fn postings(
+    secret: &Secret,
+    from: &mut Reader<'_>,
+    token: u64,
+    first: u64,
+    end: u64,
+    sum: u128,
+) -> Option<u128> {
     let mut sum = sum;
     let mut last: Option<u64> = None;
     let mut add = |position: u64| {
@@ -345,7 +373,8 @@ pub(super) fn compare_ids<E>(
     let mut all: Vec<BadBucket> = bad.into_values().collect();
     for ((log, at), set) in suspects {
         let Some(bucket) = logs[log].get(at) else { continue };
-        let sum = set.iter().fold(0u128, |sum, (token, location)| sum.wrapping_add(secret.id(token, *location)));
+        let sum =
+            set.iter().fold(0u128, |sum, (token, location)| sum.wrapping_add(secret.id(token, *location)));
         if sum != bucket.sum {
             let range = (at * BUCKET_ENTRIES, (at + 1) * BUCKET_ENTRIES);
             all.push(BadBucket { log: Ok(log), range, expected: bucket.count, found: set.len() as u64 });

@@ -98,8 +98,14 @@ impl Tail {
             applied_below: 0,
         });
         if log.end() != appended.first_index {
-            let found = format!("frame {frame} goes on with {} in log {}", appended.first_index, appended.log);
-            return Err(Finding::store(FindingKind::JournalDamaged, "journal", format!("index {}", log.end()), found));
+            let found =
+                format!("frame {frame} goes on with {} in log {}", appended.first_index, appended.log);
+            return Err(Finding::store(
+                FindingKind::JournalDamaged,
+                "journal",
+                format!("index {}", log.end()),
+                found,
+            ));
         }
         log.runs.insert(appended.first_index, (appended.previous, layer));
         log.records.extend(appended.records);
@@ -142,7 +148,10 @@ impl Journal {
     }
 
     /// Reads the journal of a data directory. `Ok(Err(finding))` is a journal that must not be believed.
-    pub(super) fn read(data: &Path, ids_durable: impl Fn() -> Option<u64>) -> Result<Result<Journal, Finding>, VerifyError> {
+    pub(super) fn read(
+        data: &Path,
+        ids_durable: impl Fn() -> Option<u64>,
+    ) -> Result<Result<Journal, Finding>, VerifyError> {
         let scan = match Scan::read(&data.join("journal"), &journal::Options::default()) {
             Ok(scan) => scan,
             Err(error) => return refused(error),
@@ -159,7 +168,9 @@ impl Journal {
             notes: scan.warnings().iter().map(ToString::to_string).collect(),
         };
         if let journal::Tail::Torn { frame } = scan.tail() {
-            journal.notes.push(format!("frame {frame} was cut off by a crash before it was acknowledged; it counts as never written"));
+            journal.notes.push(format!(
+                "frame {frame} was cut off by a crash before it was acknowledged; it counts as never written"
+            ));
         }
         let ids_upto = ids_durable().unwrap_or(0);
         for frame in scan.frames() {
@@ -169,7 +180,12 @@ impl Journal {
             };
             let Ok(ops) = frame_op::read(&frame.payload) else {
                 let found = format!("a section of frame {} does not parse", frame.number);
-                return Ok(Err(Finding::store(FindingKind::JournalDamaged, "journal", "sections of this format", found)));
+                return Ok(Err(Finding::store(
+                    FindingKind::JournalDamaged,
+                    "journal",
+                    "sections of this format",
+                    found,
+                )));
             };
             for op in ops {
                 if let Err(finding) = journal.op(frame.number, LayerId(frame.layer), op, ids_upto) {
@@ -215,7 +231,10 @@ fn refused(error: JournalError) -> Result<Result<Journal, Finding>, VerifyError>
 }
 
 /// The API keys of the snapshot as the journal changed them since.
-pub(super) fn current_keys(snapshot: BTreeMap<String, ApiKey>, journal: &[ApiKey]) -> BTreeMap<String, ApiKey> {
+pub(super) fn current_keys(
+    snapshot: BTreeMap<String, ApiKey>,
+    journal: &[ApiKey],
+) -> BTreeMap<String, ApiKey> {
     let mut keys = snapshot;
     keys.extend(journal.iter().map(|key| (key.id.clone(), key.clone())));
     keys

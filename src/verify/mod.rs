@@ -97,7 +97,9 @@ pub enum VerifyError {
         missing: &'static str,
     },
     /// No log of that tenant.
-    #[error("the store has no tenant {0}\nhint: names are lower case; `varve verify` without --tenant lists all")]
+    #[error(
+        "the store has no tenant {0}\nhint: names are lower case; `varve verify` without --tenant lists all"
+    )]
     NoTenant(String),
     /// A file that was brought along cannot be used.
     #[error("{0}; nothing was checked")]
@@ -150,7 +152,8 @@ pub fn verify_dir(dir: &Path, options: &Options, progress: &dyn Progress) -> Res
     let mut source = Source::open(dir, options, &given)?;
     let mut findings = Findings::default();
     source.findings.drain(..).for_each(|finding| findings.add(finding));
-    if let Some(tenant) = options.tenant.as_ref().filter(|_| source.logs.infos.is_empty() && !source.stopped) {
+    if let Some(tenant) = options.tenant.as_ref().filter(|_| source.logs.infos.is_empty() && !source.stopped)
+    {
         return Err(VerifyError::NoTenant(tenant.clone()));
     }
     progress.started(source.known_sizes.iter().sum());
@@ -177,7 +180,13 @@ struct Verification<'a> {
 }
 
 impl<'a> Verification<'a> {
-    fn new(source: &'a Source, given: &'a Given, options: &'a Options, progress: &'a dyn Progress, findings: Findings) -> Verification<'a> {
+    fn new(
+        source: &'a Source,
+        given: &'a Given,
+        options: &'a Options,
+        progress: &'a dyn Progress,
+        findings: Findings,
+    ) -> Verification<'a> {
         let mut verification = Verification {
             source,
             given,
@@ -191,7 +200,12 @@ impl<'a> Verification<'a> {
             touched: Vec::new(),
         };
         for (position, info) in source.logs.infos.iter().enumerate() {
-            let walk = Walk::new(info, source.marks(position, given), source.receipts(position, given), source.ids_below(position));
+            let walk = Walk::new(
+                info,
+                source.marks(position, given),
+                source.receipts(position, given),
+                source.ids_below(position),
+            );
             verification.walks.push(walk);
         }
         source.unplaced(given).into_iter().for_each(|finding| verification.findings.add(finding));
@@ -201,11 +215,13 @@ impl<'a> Verification<'a> {
     /// Walks all logs.
     fn run(&mut self, dir: &Path) -> Result<(), VerifyError> {
         let source = self.source;
-        let threads = self.options.threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
+        let threads =
+            self.options.threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
         let threads = threads.unwrap_or(1).clamp(1, MAX_THREADS);
         let (steps_to, steps) = bounded(threads * BATCHES_AHEAD);
         let (jobs_to, jobs) = bounded(threads * BATCHES_AHEAD);
-        let scanner = Scanner::new(dir, source.manifest.clone(), &source.logs, &source.checker, jobs_to, steps_to);
+        let scanner =
+            Scanner::new(dir, source.manifest.clone(), &source.logs, &source.checker, jobs_to, steps_to);
         std::thread::scope(|scope| {
             scope.spawn(move || scanner.run());
             for _ in 0..threads {
@@ -245,7 +261,9 @@ impl<'a> Verification<'a> {
     }
 
     fn pages(&mut self, done: &Receiver<Done>) -> Result<(), VerifyError> {
-        let (Ok(Done::Pages(pages)), Some(layer)) = (done.recv(), self.layer) else { return Err(VerifyError::Thread) };
+        let (Ok(Done::Pages(pages)), Some(layer)) = (done.recv(), self.layer) else {
+            return Err(VerifyError::Thread);
+        };
         for page in pages {
             let log = page.log;
             self.touch(log);
@@ -286,9 +304,10 @@ impl<'a> Verification<'a> {
             self.outside_keys(log);
         }
         self.system.finish(self.source, &mut self.findings);
-        let buckets: Vec<index::IdBuckets> = self.walks.iter_mut().map(|walk| std::mem::take(&mut walk.ids)).collect();
+        let buckets: Vec<index::IdBuckets> =
+            self.walks.iter_mut().map(|walk| std::mem::take(&mut walk.ids)).collect();
         // Where entries are missing, their ids are too: that is no fault of the table.
-        if self.walks.iter().all(|walk| walk.whole) {
+        if self.walks.iter().all(|walk| walk.complete) {
             source::compare_ids(dir, self.source, &buckets, &mut self.findings)?;
         } else {
             self.notes.push("the id table was not compared: entries are missing".to_owned());
@@ -299,11 +318,23 @@ impl<'a> Verification<'a> {
     /// A key from outside must be one of the log's and must have signed.
     fn outside_keys(&mut self, log: usize) {
         let info = &self.source.logs.infos[log];
-        let Some(keys) = self.given.keys.get(&info.origin).filter(|_| !self.options.no_signatures) else { return };
+        let Some(keys) = self.given.keys.get(&info.origin).filter(|_| !self.options.no_signatures) else {
+            return;
+        };
         for key in keys {
-            if !self.walks[log].used_keys.iter().any(|(_, bytes, signed)| *bytes == key.to_bytes() && *signed > 0) {
+            if !self.walks[log]
+                .used_keys
+                .iter()
+                .any(|(_, bytes, signed)| *bytes == key.to_bytes() && *signed > 0)
+            {
                 let found = format!("no entry is signed by {}", key.key_id(&info.origin));
-                self.findings.add(Finding::log(FindingKind::KeyMismatch, &info.identity.tenant, 0, "entries signed by the key that was given", found));
+                self.findings.add(Finding::log(
+                    FindingKind::KeyMismatch,
+                    &info.identity.tenant,
+                    0,
+                    "entries signed by the key that was given",
+                    found,
+                ));
             }
         }
     }

@@ -89,7 +89,11 @@ impl Report {
                 (None, Some(index)) => format!("{} at {index}", finding.tenant),
                 (None, None) => finding.tenant.clone(),
             };
-            let _ = writeln!(out, "finding: {} {place}: expected {}; found {}", finding.kind, finding.expected, finding.found);
+            let _ = writeln!(
+                out,
+                "finding: {} {place}: expected {}; found {}",
+                finding.kind, finding.expected, finding.found
+            );
         }
         let shown = self.findings.len().min(MAX_TEXT_FINDINGS) as u64;
         if self.finding_count > shown {
@@ -122,7 +126,8 @@ impl Report {
 
 impl LogReport {
     fn checked(&self) -> String {
-        let mut text = format!("{} checked in full, {} signatures", self.entries_checked, self.signatures_checked);
+        let mut text =
+            format!("{} checked in full, {} signatures", self.entries_checked, self.signatures_checked);
         if self.entries_chained > 0 {
             let _ = write!(text, "; of the first {} only chain and tree", self.entries_chained);
         }

@@ -81,11 +81,18 @@ pub(super) enum Step {
 pub(super) fn work(checker: &Checker, logs: &Logs, jobs: &Receiver<Job>) {
     for job in jobs {
         let done = match job.work {
-            Work::Pages(pages) => {
-                Done::Pages(pages.iter().map(|(log, first, bytes)| checker.page(*log, &logs.infos[*log], *first, bytes)).collect())
+            Work::Pages(pages) => Done::Pages(
+                pages
+                    .iter()
+                    .map(|(log, first, bytes)| checker.page(*log, &logs.infos[*log], *first, bytes))
+                    .collect(),
+            ),
+            Work::Run { log, first_index, count } => {
+                Done::Pages(vec![run(checker, log, &logs.infos[log], first_index, count)])
             }
-            Work::Run { log, first_index, count } => Done::Pages(vec![run(checker, log, &logs.infos[log], first_index, count)]),
-            Work::Block { level, first, pieces } => Done::Block(Block::read(&checker.secret, level, first, &pieces)),
+            Work::Block { level, first, pieces } => {
+                Done::Block(Block::read(&checker.secret, level, first, &pieces))
+            }
         };
         // The combiner has stopped: nobody needs the rest.
         if job.reply.send(done).is_err() {
@@ -95,7 +102,10 @@ pub(super) fn work(checker: &Checker, logs: &Logs, jobs: &Receiver<Job>) {
 }
 
 fn run(checker: &Checker, log: usize, info: &LogInfo, first_index: u64, count: usize) -> Checked {
-    let (previous, records) = checker.tail.of(info.identity.number).map_or((Hash::ZERO, &[][..]), |tail| tail.part(first_index, count));
+    let (previous, records) = checker
+        .tail
+        .of(info.identity.number)
+        .map_or((Hash::ZERO, &[][..]), |tail| tail.part(first_index, count));
     checker.run(log, info, first_index, previous, records, false)
 }
 
@@ -120,20 +130,53 @@ struct Stopped;
 /// A page or a block that is being put together out of its pieces.
 #[derive(Default)]
 struct Assembly {
-    page: Option<(u32, u64, u8, u8, Vec<u8>)>,
-    block: Option<(u32, u8, u64, Vec<(u64, Vec<u8>)>)>,
+    page: Option<PagePieces>,
+    block: Option<BlockPieces>,
     pages_ended: bool,
 }
 
+struct PagePieces {
+    log: u32,
+    first: u64,
+    count: u8,
+    have: u8,
+    bytes: Vec<u8>,
+}
+
+struct BlockPieces {
+    /// Log number, level, first index.
+    place: (u32, u8, u64),
+    pieces: Vec<(u64, Vec<u8>)>,
+}
+
 impl<'a> Scanner<'a> {
-    pub(super) fn new(data: &Path, manifest: Manifest, logs: &'a Logs, checker: &'a Checker, jobs: Sender<Job>, steps: Sender<Step>) -> Scanner<'a> {
+    pub(super) fn new(
+        data: &Path,
+        manifest: Manifest,
+        logs: &'a Logs,
+        checker: &'a Checker,
+        jobs: Sender<Job>,
+        steps: Sender<Step>,
+    ) -> Scanner<'a> {
         let next = vec![0; logs.infos.len()];
-        Scanner { data: data.to_path_buf(), manifest, logs, checker, jobs, steps, next, batch: Vec::new(), batch_bytes: 0, unknown: HashMap::new() }
+        Scanner {
+            data: data.to_path_buf(),
+            manifest,
+            logs,
+            checker,
+            jobs,
+            steps,
+            next,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            unknown: HashMap::new(),
+        }
     }
 
     /// Scans everything. Ends early when the combiner does.
     pub(super) fn run(mut self) {
-        let layers: BTreeSet<LayerId> = self.manifest.layers.keys().copied().chain(self.checker.tail.layers()).collect();
+        let layers: BTreeSet<LayerId> =
+            self.manifest.layers.keys().copied().chain(self.checker.tail.layers()).collect();
         for layer in layers {
             if self.layer(layer).is_err() {
                 return;
@@ -141,7 +184,12 @@ impl<'a> Scanner<'a> {
         }
         for (number, first) in std::mem::take(&mut self.unknown) {
             let found = format!("entries of log number {number} from index {first} on");
-            let _ = self.finding(Finding::store(FindingKind::UnknownLog, "layers", "entries of logs that were made", found));
+            let _ = self.finding(Finding::store(
+                FindingKind::UnknownLog,
+                "layers",
+                "entries of logs that were made",
+                found,
+            ));
         }
     }
 
@@ -154,7 +202,12 @@ impl<'a> Scanner<'a> {
             if dir.is_dir() {
                 self.stored(&dir, &name, layer, &mut assembly)?;
             } else {
-                self.finding(Finding::store(FindingKind::MissingLayer, &name, "the layer that MANIFEST names", "no such directory"))?;
+                self.finding(Finding::store(
+                    FindingKind::MissingLayer,
+                    &name,
+                    "the layer that MANIFEST names",
+                    "no such directory",
+                ))?;
             }
         }
         self.page_done(&mut assembly)?;
@@ -163,24 +216,33 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a layer out of a copy of its directory.
-    fn stored(&mut self, dir: &Path, name: &str, layer: LayerId, assembly: &mut Assembly) -> Result<(), Stopped> {
+    fn stored(
+        &mut self,
+        dir: &Path,
+        name: &str,
+        layer: LayerId,
+        assembly: &mut Assembly,
+    ) -> Result<(), Stopped> {
         let scratch = match Scratch::copy(dir) {
             Ok(scratch) => scratch,
             Err(error) => return self.failed(error),
         };
-        let unreadable = |error: String| Finding::store(FindingKind::LayerUnreadable, name, "the layer that was written", error);
+        let unreadable = |error: String| {
+            Finding::store(FindingKind::LayerUnreadable, name, "the layer that was written", error)
+        };
         let kv = match SledBackend::new(Watchdog::aborting()).open(&scratch.path(), CACHE_BYTES) {
             Ok(kv) => kv,
             Err(error) => return self.finding(unreadable(error.to_string())),
         };
         let mut stopped = false;
-        let scanned = kv.scan(&[0], &[0xff; 32], &mut |key, value| match self.pair(layer, key, value, assembly) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(Stopped) => {
-                stopped = true;
-                ControlFlow::Break(())
-            }
-        });
+        let scanned =
+            kv.scan(&[0], &[0xff; 32], &mut |key, value| match self.pair(layer, key, value, assembly) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(Stopped) => {
+                    stopped = true;
+                    ControlFlow::Break(())
+                }
+            });
         drop(kv);
         drop(scratch);
         match scanned {
@@ -190,19 +252,29 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn pair(&mut self, layer: LayerId, key: &[u8], value: &[u8], assembly: &mut Assembly) -> Result<(), Stopped> {
+    fn pair(
+        &mut self,
+        layer: LayerId,
+        key: &[u8],
+        value: &[u8],
+        assembly: &mut Assembly,
+    ) -> Result<(), Stopped> {
         let log = key.get(1..5).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
         match (key.first(), log, key.len()) {
             (Some(b'C'), Some(log), 5) => match self.position(log, 0) {
                 Some(log) => self.step(Step::Carry { log, value: value.to_vec() }),
                 None => Ok(()),
             },
-            (Some(b'P'), Some(log), 11) => self.page_piece(log, index_of(&key[5..10]), key[10], value, assembly),
+            (Some(b'P'), Some(log), 11) => {
+                self.page_piece(log, index_of(&key[5..10]), key[10], value, assembly)
+            }
             (Some(b'T'), Some(log), 10) => {
                 self.page_done(assembly)?;
                 self.end_pages(assembly, layer)?;
                 match self.position(log, 0) {
-                    Some(log) => self.step(Step::Tile { log, tile: index_of(&key[5..10]), root: value.to_vec() }),
+                    Some(log) => {
+                        self.step(Step::Tile { log, tile: index_of(&key[5..10]), root: value.to_vec() })
+                    }
                     None => Ok(()),
                 }
             }
@@ -211,41 +283,58 @@ impl<'a> Scanner<'a> {
                 self.end_pages(assembly, layer)?;
                 let (level, first) = (key[5], index_of(&key[6..11]));
                 let token = key[11..].iter().fold(0, |token, byte| token << 8 | u64::from(*byte));
-                if assembly.block.as_ref().is_some_and(|(l, v, f, _)| (*l, *v, *f) != (log, level, first)) {
+                let place = (log, level, first);
+                if assembly.block.as_ref().is_some_and(|block| block.place != place) {
                     self.block_done(assembly)?;
                 }
-                let (.., pieces) = assembly.block.get_or_insert_with(|| (log, level, first, Vec::new()));
-                pieces.push((token, value.to_vec()));
+                let block = assembly.block.get_or_insert_with(|| BlockPieces { place, pieces: Vec::new() });
+                block.pieces.push((token, value.to_vec()));
                 Ok(())
             }
             _ => {
-                let found = format!("a key of {} bytes that begins with {:02x}", key.len(), key.first().unwrap_or(&0));
-                self.finding(Finding::store(FindingKind::UnexpectedKey, &format!("layers/{layer}"), "keys of this format", found))
+                let found = format!(
+                    "a key of {} bytes that begins with {:02x}",
+                    key.len(),
+                    key.first().unwrap_or(&0)
+                );
+                self.finding(Finding::store(
+                    FindingKind::UnexpectedKey,
+                    &format!("layers/{layer}"),
+                    "keys of this format",
+                    found,
+                ))
             }
         }
     }
 
-    fn page_piece(&mut self, log: u32, first: u64, piece: u8, value: &[u8], assembly: &mut Assembly) -> Result<(), Stopped> {
+    fn page_piece(
+        &mut self,
+        log: u32,
+        first: u64,
+        piece: u8,
+        value: &[u8],
+        assembly: &mut Assembly,
+    ) -> Result<(), Stopped> {
         if piece == 0 {
             self.page_done(assembly)?;
             let (count, bytes) = value.split_first().unwrap_or((&0, &[]));
-            assembly.page = Some((log, first, *count, 1, bytes.to_vec()));
+            assembly.page = Some(PagePieces { log, first, count: *count, have: 1, bytes: bytes.to_vec() });
             return Ok(());
         }
         // Pieces beyond the count are left from a longer page that this one replaced; readers never see them.
-        if let Some((l, f, count, have, bytes)) = &mut assembly.page
-            && (*l, *f, *have) == (log, first, piece)
-            && *have < *count
+        if let Some(page) = &mut assembly.page
+            && (page.log, page.first, page.have) == (log, first, piece)
+            && page.have < page.count
         {
-            bytes.extend_from_slice(value);
-            *have += 1;
+            page.bytes.extend_from_slice(value);
+            page.have += 1;
         }
         Ok(())
     }
 
     /// The page being put together is whole, or never will be.
     fn page_done(&mut self, assembly: &mut Assembly) -> Result<(), Stopped> {
-        let Some((number, first, _, _, bytes)) = assembly.page.take() else { return Ok(()) };
+        let Some(PagePieces { log: number, first, bytes, .. }) = assembly.page.take() else { return Ok(()) };
         let Some(log) = self.position(number, first) else { return Ok(()) };
         self.fill(log, first)?;
         // A page that is cut short fails its checksum: the worker says so.
@@ -268,7 +357,11 @@ impl<'a> Scanner<'a> {
         for number in self.checker.tail.numbers() {
             if let Some(log) = self.position(number, 0) {
                 let end = self.checker.tail.of(number).map_or(0, |tail| {
-                    tail.runs.iter().rev().find(|(_, (_, of))| *of <= layer).map_or(0, |(first, _)| tail.run_end(*first))
+                    tail.runs
+                        .iter()
+                        .rev()
+                        .find(|(_, (_, of))| *of <= layer)
+                        .map_or(0, |(first, _)| tail.run_end(*first))
                 });
                 self.fill(log, end)?;
             }
@@ -278,7 +371,9 @@ impl<'a> Scanner<'a> {
     }
 
     fn block_done(&mut self, assembly: &mut Assembly) -> Result<(), Stopped> {
-        let Some((number, level, first, pieces)) = assembly.block.take() else { return Ok(()) };
+        let Some(BlockPieces { place: (number, level, first), pieces }) = assembly.block.take() else {
+            return Ok(());
+        };
         let Some(log) = self.position(number, 0) else { return Ok(()) };
         let (reply, block) = bounded(1);
         self.jobs.send(Job { work: Work::Block { level, first, pieces }, reply }).map_err(|_| Stopped)?;
@@ -290,7 +385,9 @@ impl<'a> Scanner<'a> {
         let number = self.logs.infos[log].identity.number;
         let from = self.next[log];
         let checker = self.checker;
-        let Some(tail) = checker.tail.of(number).filter(|tail| from < to && tail.first_index <= from && from < tail.end()) else {
+        let Some(tail) =
+            checker.tail.of(number).filter(|tail| from < to && tail.first_index <= from && from < tail.end())
+        else {
             return Ok(());
         };
         let (to, applied) = (to.min(tail.end()), tail.applied_below);
@@ -298,12 +395,20 @@ impl<'a> Scanner<'a> {
         if from < applied {
             let tenant = &self.logs.infos[log].identity.tenant;
             let found = format!("entries {from} to {} in the journal alone", to.min(applied));
-            self.finding(Finding::log(FindingKind::LayerIncomplete, tenant, from, "entries that HEAD says the layers have", found))?;
+            self.finding(Finding::log(
+                FindingKind::LayerIncomplete,
+                tenant,
+                from,
+                "entries that HEAD says the layers have",
+                found,
+            ))?;
         }
         for first_index in (from..to).step_by(RUN_RECORDS) {
             let (reply, done) = bounded(1);
             let count = usize::try_from(to - first_index).unwrap_or(RUN_RECORDS).min(RUN_RECORDS);
-            self.jobs.send(Job { work: Work::Run { log, first_index, count }, reply }).map_err(|_| Stopped)?;
+            self.jobs
+                .send(Job { work: Work::Run { log, first_index, count }, reply })
+                .map_err(|_| Stopped)?;
             self.step(Step::Pages(done))?;
         }
         self.next[log] = to;

@@ -89,13 +89,24 @@ impl Source {
                     return Err(VerifyError::Io { path, source });
                 }
                 Err(error) => {
-                    findings.push(Finding::store(FindingKind::SnapshotDamaged, "state", "the snapshot that HEAD names", error.to_string()));
+                    findings.push(Finding::store(
+                        FindingKind::SnapshotDamaged,
+                        "state",
+                        "the snapshot that HEAD names",
+                        error.to_string(),
+                    ));
                     stopped = true;
                 }
             }
             if durable.is_some_and(|durable| durable < journal.applied || durable > journal.newest_frame) {
-                let expected = format!("an id table up to frame {} to {}", journal.applied, journal.newest_frame);
-                findings.push(Finding::store(FindingKind::IndexMismatch, "ids", expected, format!("up to frame {}", durable.unwrap_or(0))));
+                let expected =
+                    format!("an id table up to frame {} to {}", journal.applied, journal.newest_frame);
+                findings.push(Finding::store(
+                    FindingKind::IndexMismatch,
+                    "ids",
+                    expected,
+                    format!("up to frame {}", durable.unwrap_or(0)),
+                ));
             }
         }
         let manifest = match Manifest::read(data) {
@@ -104,7 +115,12 @@ impl Source {
                 return Err(VerifyError::Io { path, source });
             }
             Err(error) => {
-                findings.push(Finding::store(FindingKind::ManifestDamaged, "MANIFEST", "the list of layers that was written", error.to_string()));
+                findings.push(Finding::store(
+                    FindingKind::ManifestDamaged,
+                    "MANIFEST",
+                    "the list of layers that was written",
+                    error.to_string(),
+                ));
                 stopped = true;
                 Manifest::default()
             }
@@ -112,7 +128,11 @@ impl Source {
         let slots = signed_checkpoints(data, &mut findings)?;
         let mut source = Source {
             logs: Logs { infos: Vec::new(), positions: std::collections::HashMap::new() },
-            checker: Checker { secret: Secret::new(random()?), signatures: !options.no_signatures, tail: Tail::default() },
+            checker: Checker {
+                secret: Secret::new(random()?),
+                signatures: !options.no_signatures,
+                tail: Tail::default(),
+            },
             manifest,
             known_sizes: Vec::new(),
             api_keys: Vec::new(),
@@ -127,7 +147,10 @@ impl Source {
             _lock: lock,
         };
         if stopped {
-            source.notes.push("records were not checked: without the file named above it is not known what they must be".to_owned());
+            source.notes.push(
+                "records were not checked: without the file named above it is not known what they must be"
+                    .to_owned(),
+            );
         } else {
             source.take(state, journal, options, given);
             source.signing_keys(data)?;
@@ -145,7 +168,12 @@ impl Source {
                 Some((known, _)) if *known == identity => {}
                 Some(_) => {
                     let found = format!("log {} made anew with another identity", identity.number);
-                    self.findings.push(Finding::store(FindingKind::JournalDamaged, "journal", "a log that is made once", found));
+                    self.findings.push(Finding::store(
+                        FindingKind::JournalDamaged,
+                        "journal",
+                        "a log that is made once",
+                        found,
+                    ));
                 }
             }
         }
@@ -164,7 +192,8 @@ impl Source {
             self.logs.infos.push(log_info(&state.instance, identity, given));
             self.heads.push(head);
         }
-        self.api_keys = super::journal_tail::current_keys(state.api_keys, &journal.api_keys).into_values().collect();
+        self.api_keys =
+            super::journal_tail::current_keys(state.api_keys, &journal.api_keys).into_values().collect();
     }
 
     /// Where the log must stand at which sizes.
@@ -172,14 +201,25 @@ impl Source {
         let info = &self.logs.infos[log];
         let mut marks: Vec<Mark> = Vec::new();
         if let Some(head) = &self.heads[log] {
-            let says = Says::Snapshot { link: head.link, recorded_at: head.recorded_at, key: head.key, root: head.frontier.root() };
+            let says = Says::Snapshot {
+                link: head.link,
+                recorded_at: head.recorded_at,
+                key: head.key,
+                root: head.frontier.root(),
+            };
             marks.push(Mark { size: head.size, says });
         }
         let slots = self.slots.iter().filter(|(number, ..)| *number == info.identity.number);
         marks.extend(slots.map(|(_, size, root)| Mark { size: *size, says: Says::Slot { root: *root } }));
-        let of_log = |(_, given): &(usize, &super::given::GivenCheckpoint)| given.checkpoint.origin == info.origin;
+        let of_log =
+            |(_, given): &(usize, &super::given::GivenCheckpoint)| given.checkpoint.origin == info.origin;
         let checkpoints = given.checkpoints.iter().enumerate().filter(of_log);
-        marks.extend(checkpoints.map(|(position, given)| Mark { size: given.checkpoint.size, says: Says::Checkpoint(position) }));
+        marks.extend(
+            checkpoints.map(|(position, given)| Mark {
+                size: given.checkpoint.size,
+                says: Says::Checkpoint(position),
+            }),
+        );
         marks
     }
 
@@ -200,20 +240,37 @@ impl Source {
         for given in &given.checkpoints {
             let origin = &given.checkpoint.origin;
             if !origins.contains(&origin.as_str()) {
-                let found = format!("none among the logs that were checked, though {} is its checkpoint", given.file);
-                findings.push(Finding::store(FindingKind::MissingLog, origin, format!("log {origin}"), found));
+                let found =
+                    format!("none among the logs that were checked, though {} is its checkpoint", given.file);
+                findings.push(Finding::store(
+                    FindingKind::MissingLog,
+                    origin,
+                    format!("log {origin}"),
+                    found,
+                ));
             }
         }
         for origin in given.keys.keys().filter(|origin| !origins.contains(&origin.as_str())) {
-            findings.push(Finding::store(FindingKind::MissingLog, origin, format!("log {origin}"), "none, though a key of it was given"));
+            findings.push(Finding::store(
+                FindingKind::MissingLog,
+                origin,
+                format!("log {origin}"),
+                "none, though a key of it was given",
+            ));
         }
         for (tenant, receipts) in &given.receipts {
-            let ids: Vec<Hash> =
-                self.logs.infos.iter().filter(|info| info.identity.tenant == *tenant).map(|info| info.identity.log_id).collect();
+            let ids: Vec<Hash> = self
+                .logs
+                .infos
+                .iter()
+                .filter(|info| info.identity.tenant == *tenant)
+                .map(|info| info.identity.log_id)
+                .collect();
             let stray = receipts.iter().filter(|receipt| log_of(receipt).is_none_or(|id| !ids.contains(&id)));
             if let Some(receipt) = stray.clone().next() {
                 let kind = if ids.is_empty() { FindingKind::MissingLog } else { FindingKind::BadReceipt };
-                let expected = log_of(receipt).map_or_else(|| "a receipt with an entry".to_owned(), |id| format!("log {id}"));
+                let expected = log_of(receipt)
+                    .map_or_else(|| "a receipt with an entry".to_owned(), |id| format!("log {id}"));
                 let found = format!("no such log of the tenant; {} receipts", stray.count());
                 findings.push(Finding::log(kind, tenant, receipt.index, expected, found));
             }
@@ -225,7 +282,8 @@ impl Source {
     pub(super) fn ids_below(&self, log: usize) -> u64 {
         let number = self.logs.infos[log].identity.number;
         let by_journal = self.checker.tail.of(number).map_or(u64::MAX, |tail| tail.ids_below);
-        if self.ids.is_some() { by_journal } else { 0 }
+        // What stands behind the known end is no fault of the table.
+        if self.ids.is_some() { by_journal.min(self.known_sizes[log]) } else { 0 }
     }
 
     /// Key current at the end, where the journal changed it.
@@ -244,16 +302,24 @@ impl Source {
         let signers = match KeyFile::open(data) {
             Ok((_, signers)) => signers,
             Err(KeyFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                self.notes.push("signing-keys is not here: this directory can be verified, not served".to_owned());
+                self.notes
+                    .push("signing-keys is not here: this directory can be verified, not served".to_owned());
                 return Ok(());
             }
             Err(KeyFileError::Io { path, source }) => return Err(VerifyError::Io { path, source }),
             Err(KeyFileError::Exposed { mode, .. }) => {
-                self.notes.push(format!("signing-keys has mode {mode:o}: others can read the keys; its contents were not checked"));
+                self.notes.push(format!(
+                    "signing-keys has mode {mode:o}: others can read the keys; its contents were not checked"
+                ));
                 return Ok(());
             }
             Err(error) => {
-                self.findings.push(Finding::store(FindingKind::FileDamaged, file, "the keys that were written", error.to_string()));
+                self.findings.push(Finding::store(
+                    FindingKind::FileDamaged,
+                    file,
+                    "the keys that were written",
+                    error.to_string(),
+                ));
                 return Ok(());
             }
         };
@@ -270,13 +336,19 @@ impl Source {
 }
 
 /// Holds the id table against the ids of the records.
-pub(super) fn compare_ids(data: &Path, source: &Source, buckets: &[IdBuckets], findings: &mut Findings) -> Result<(), VerifyError> {
+pub(super) fn compare_ids(
+    data: &Path,
+    source: &Source,
+    buckets: &[IdBuckets],
+    findings: &mut Findings,
+) -> Result<(), VerifyError> {
     let Some(ids) = &source.ids else { return Ok(()) };
     let position = |number| source.logs.position(number);
-    let compared = ids
-        .table
-        .verify()
-        .and_then(|_| index::compare_ids(&source.checker.secret, buckets, position, |visit| ids.table.for_each(|token, location| visit(token, location))));
+    let compared = ids.table.verify().and_then(|_| {
+        index::compare_ids(&source.checker.secret, buckets, position, |visit| {
+            ids.table.for_each(|token, location| visit(token, location))
+        })
+    });
     match compared {
         Ok(bad) => {
             for bad in bad {
@@ -284,8 +356,19 @@ pub(super) fn compare_ids(data: &Path, source: &Source, buckets: &[IdBuckets], f
                 let expected = format!("the {} ids of entries {from} to {to}", bad.expected);
                 let found = format!("{} entries of the id table", bad.found);
                 findings.add(match bad.log {
-                    Ok(log) => Finding::log(FindingKind::IndexMismatch, &source.logs.infos[log].identity.tenant, from, expected, found),
-                    Err(number) => Finding::store(FindingKind::IndexMismatch, "ids", "ids of logs that were made", format!("{found} for log number {number}")),
+                    Ok(log) => Finding::log(
+                        FindingKind::IndexMismatch,
+                        &source.logs.infos[log].identity.tenant,
+                        from,
+                        expected,
+                        found,
+                    ),
+                    Err(number) => Finding::store(
+                        FindingKind::IndexMismatch,
+                        "ids",
+                        "ids of logs that were made",
+                        format!("{found} for log number {number}"),
+                    ),
                 });
             }
             Ok(())
@@ -312,10 +395,18 @@ fn open_ids(data: &Path, findings: &mut Vec<Finding>) -> Result<Option<Ids>, Ver
 
 /// An id table that does not read: a finding, unless the system is at fault.
 fn ids_refused(data: &Path, error: IdTableError) -> Result<Finding, VerifyError> {
-    let not_found = matches!(&error, IdTableError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
+    let not_found =
+        matches!(&error, IdTableError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
     match error {
-        IdTableError::Io { source, .. } if !not_found => Err(VerifyError::Io { path: data.join("ids"), source }),
-        error => Ok(Finding::store(FindingKind::IndexMismatch, "ids", "the id table that was written", error.to_string())),
+        IdTableError::Io { source, .. } if !not_found => {
+            Err(VerifyError::Io { path: data.join("ids"), source })
+        }
+        error => Ok(Finding::store(
+            FindingKind::IndexMismatch,
+            "ids",
+            "the id table that was written",
+            error.to_string(),
+        )),
     }
 }
 
@@ -342,7 +433,10 @@ fn lock(data: &Path) -> Result<File, VerifyError> {
 }
 
 /// The last signed checkpoint of each log: number, size, root.
-fn signed_checkpoints(data: &Path, findings: &mut Vec<Finding>) -> Result<Vec<(u32, u64, Hash)>, VerifyError> {
+fn signed_checkpoints(
+    data: &Path,
+    findings: &mut Vec<Finding>,
+) -> Result<Vec<(u32, u64, Hash)>, VerifyError> {
     let path = data.join(SIGNED_FILE);
     match fs::metadata(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -353,7 +447,12 @@ fn signed_checkpoints(data: &Path, findings: &mut Vec<Finding>) -> Result<Vec<(u
     let mut slots = Vec::new();
     let (whole, rest) = bytes.as_chunks::<SLOT_BYTES>();
     let mut damaged = |log: usize| {
-        findings.push(Finding::store(FindingKind::FileDamaged, SIGNED_FILE, "slots that were written", format!("another slot of log {log}")));
+        findings.push(Finding::store(
+            FindingKind::FileDamaged,
+            SIGNED_FILE,
+            "slots that were written",
+            format!("another slot of log {log}"),
+        ));
     };
     if !rest.is_empty() {
         damaged(whole.len());
@@ -378,7 +477,8 @@ fn signed_checkpoints(data: &Path, findings: &mut Vec<Finding>) -> Result<Vec<(u
 fn log_info(instance: &str, identity: LogIdentity, given: &Given) -> LogInfo {
     let origin = origin_of(instance, &identity);
     let since = given.since.and_then(|position| given.checkpoints.get(position));
-    let chained_below = since.filter(|since| since.checkpoint.origin == origin).map_or(0, |since| since.checkpoint.size);
+    let chained_below =
+        since.filter(|since| since.checkpoint.origin == origin).map_or(0, |since| since.checkpoint.size);
     let keys = VerifyingKey::from_bytes(&identity.genesis_key).map(|key| (key.key_id(&origin), key));
     LogInfo { identity, origin, chained_below, keys: RwLock::new(keys.into_iter().collect()) }
 }
@@ -389,7 +489,8 @@ fn log_of(receipt: &Receipt) -> Option<Hash> {
 
 fn random() -> Result<[u64; 4], VerifyError> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|_| VerifyError::Option("the system has no random numbers".to_owned()))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|_| VerifyError::Option("the system has no random numbers".to_owned()))?;
     let (chunks, _) = bytes.as_chunks::<8>();
     Ok(std::array::from_fn(|at| u64::from_be_bytes(chunks[at])))
 }

@@ -63,16 +63,26 @@ impl System {
     }
 
     fn heartbeat(&mut self, index: u64, at: u64, logs: Option<u64>, findings: &mut Findings) {
-        let log = |kind, expected: String, found: String| Finding::log(kind, Tenant::SYSTEM, index, expected, found);
+        let log = |kind, expected: String, found: String| {
+            Finding::log(kind, Tenant::SYSTEM, index, expected, found)
+        };
         if let (Some((before, false)), Some(interval)) = (self.alive, self.interval)
             && at.saturating_sub(before) > interval.saturating_mul(2)
         {
             let found = format!("nothing from {before} to {at}, microseconds");
-            findings.add(log(FindingKind::Silence, format!("a heartbeat each {interval} microseconds"), found));
+            findings.add(log(
+                FindingKind::Silence,
+                format!("a heartbeat each {interval} microseconds"),
+                found,
+            ));
         }
         let Some(logs) = logs else { return };
         if logs < self.logs {
-            findings.add(log(FindingKind::MapShrunk, format!("a map of at least {} logs", self.logs), format!("one of {logs}")));
+            findings.add(log(
+                FindingKind::MapShrunk,
+                format!("a map of at least {} logs", self.logs),
+                format!("one of {logs}"),
+            ));
         }
         self.logs = self.logs.max(logs);
     }
@@ -84,16 +94,33 @@ impl System {
         }
         if (source.log_count as u64) < self.logs {
             let found = format!("{} logs", source.log_count);
-            findings.add(Finding::store(FindingKind::MissingLog, "state", format!("{} logs by the map of logs", self.logs), found));
+            findings.add(Finding::store(
+                FindingKind::MissingLog,
+                "state",
+                format!("{} logs by the map of logs", self.logs),
+                found,
+            ));
         }
         for key in &source.api_keys {
             let index = key.entry_index;
             if !is_recorded(self.recorded.get(&index), key) {
                 let expected = format!("an entry that records key {} with its digest and scopes", key.id);
-                findings.add(Finding::log(FindingKind::UnrecordedKey, Tenant::SYSTEM, index, expected, "none, or one that says otherwise"));
+                findings.add(Finding::log(
+                    FindingKind::UnrecordedKey,
+                    Tenant::SYSTEM,
+                    index,
+                    expected,
+                    "none, or one that says otherwise",
+                ));
             } else if self.revoked.contains(&key.id) && key.revoked_at == 0 {
                 let expected = format!("key {} revoked, as the log says", key.id);
-                findings.add(Finding::log(FindingKind::UnrecordedKey, Tenant::SYSTEM, index, expected, "a key that still holds"));
+                findings.add(Finding::log(
+                    FindingKind::UnrecordedKey,
+                    Tenant::SYSTEM,
+                    index,
+                    expected,
+                    "a key that still holds",
+                ));
             }
         }
     }

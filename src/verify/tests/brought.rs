@@ -29,8 +29,11 @@ fn nodes(size: usize) -> MemoryNodes {
 }
 
 fn write_checkpoint(dir: &Path, size: usize, root: Option<Hash>, signer: &dyn Signer) -> PathBuf {
-    let checkpoint =
-        Checkpoint { origin: ORIGIN.to_owned(), size: size as u64, root: root.unwrap_or_else(|| nodes(size).frontier().root()) };
+    let checkpoint = Checkpoint {
+        origin: ORIGIN.to_owned(),
+        size: size as u64,
+        root: root.unwrap_or_else(|| nodes(size).frontier().root()),
+    };
     let path = dir.join(format!("checkpoint-{size}"));
     fs::write(&path, checkpoint.sign(signer, ORIGIN).unwrap().as_str()).unwrap();
     path
@@ -49,9 +52,14 @@ fn a_checkpoint_raises_the_claim_of_its_log() {
     let dir = tempfile::tempdir().unwrap();
     let (old, new) = (sample().first_signer("acme"), &sample().signers["acme"]);
     for (size, signer) in [(1_001, &old), (1_002, &old), (1_003, new), (1_600, new), (7, &old)] {
-        let report = verify_with(&sample().path, with_checkpoint(write_checkpoint(dir.path(), size, None, &**signer)));
+        let report =
+            verify_with(&sample().path, with_checkpoint(write_checkpoint(dir.path(), size, None, &**signer)));
         assert_intact(&report);
-        assert_eq!((acme(&report).claim, report.claim), (Claim::Checkpointed, Claim::SelfSigned), "size {size}");
+        assert_eq!(
+            (acme(&report).claim, report.claim),
+            (Claim::Checkpointed, Claim::SelfSigned),
+            "size {size}"
+        );
     }
 }
 
@@ -60,8 +68,13 @@ fn a_checkpoint_that_does_not_hold_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let (old, new) = (sample().first_signer("acme"), sample().signers["acme"].clone());
     let stranger = SeedSigner::from_seed(&[5; 32]);
-    let with = |size, root, signer: &dyn Signer| verify_with(&sample().path, with_checkpoint(write_checkpoint(dir.path(), size, root, signer)));
-    assert_found(&with(1_600, Some(Hash([1; 32])), &*new), &[(FindingKind::RootMismatch, "acme", Some(1_600))]);
+    let with = |size, root, signer: &dyn Signer| {
+        verify_with(&sample().path, with_checkpoint(write_checkpoint(dir.path(), size, root, signer)))
+    };
+    assert_found(
+        &with(1_600, Some(Hash([1; 32])), &*new),
+        &[(FindingKind::RootMismatch, "acme", Some(1_600))],
+    );
     assert_found(&with(1_600, None, &stranger), &[(FindingKind::CheckpointSignature, "acme", Some(1_600))]);
     assert_found(&with(1_600, None, &*old), &[(FindingKind::CheckpointSignature, "acme", Some(1_600))]);
     assert_found(&with(1_002, None, &*new), &[(FindingKind::CheckpointSignature, "acme", Some(1_002))]);
@@ -69,7 +82,10 @@ fn a_checkpoint_that_does_not_hold_is_found() {
     // The store as it was before: whole in itself, but a checkpoint remembers.
     assert_intact(&verify(&sample().old));
     let path = write_checkpoint(dir.path(), 1_600, None, &*new);
-    assert_found(&verify_with(&sample().old, with_checkpoint(path)), &[(FindingKind::Truncated, "acme", Some(1_300))]);
+    assert_found(
+        &verify_with(&sample().old, with_checkpoint(path)),
+        &[(FindingKind::Truncated, "acme", Some(1_300))],
+    );
     let foreign = Checkpoint { origin: format!("{INSTANCE}/gone"), size: 1, root: Hash([1; 32]) };
     let path = dir.path().join("foreign");
     fs::write(&path, foreign.sign(&stranger, &foreign.origin).unwrap().as_str()).unwrap();
@@ -94,18 +110,27 @@ fn since_a_checkpoint_only_chain_and_tree_are_recomputed_below_it() {
     change_page(copy.path(), "2026-10", 1, 300, |page, at| page.records[at].body.clear());
     assert_intact(&verify_with(copy.path(), options.clone()));
     change_page(copy.path(), "2026-10", 1, 300, |page, at| page.records[at].event = Hash([1; 32]));
-    let kinds: Vec<_> = verify_with(copy.path(), options.clone()).findings.iter().map(|finding| finding.kind).collect();
+    let kinds: Vec<_> =
+        verify_with(copy.path(), options.clone()).findings.iter().map(|finding| finding.kind).collect();
     assert!(kinds.contains(&FindingKind::ChainBroken) && kinds.len() == 1, "{kinds:?}");
     let copy = sample_copy();
     change_page(copy.path(), "2026-11", 1, 1_450, |page, at| page.records[at].signature = Signature([1; 64]));
     let report = verify_with(copy.path(), options);
-    assert!(report.findings.iter().any(|finding| finding.kind == FindingKind::BadSignature), "{}", report.to_text());
+    assert!(
+        report.findings.iter().any(|finding| finding.kind == FindingKind::BadSignature),
+        "{}",
+        report.to_text()
+    );
 }
 
 #[test]
 fn a_key_from_outside_must_have_signed() {
-    let with = |keys: &[String]| verify_with(&sample().path, Options { keys: keys.to_vec(), ..Options::default() });
-    for key in [store::verifying_key(&sample().first_signer("acme")), store::verifying_key(&sample().signers["acme"])] {
+    let with =
+        |keys: &[String]| verify_with(&sample().path, Options { keys: keys.to_vec(), ..Options::default() });
+    for key in [
+        store::verifying_key(&sample().first_signer("acme")),
+        store::verifying_key(&sample().signers["acme"]),
+    ] {
         let report = with(&[key.vkey(ORIGIN)]);
         assert_intact(&report);
         assert_eq!(acme(&report).claim, Claim::Signed);
@@ -161,7 +186,12 @@ fn receipts_hold_the_log_to_its_word() {
     let bytes = entry.encode();
     let signature = sample().first_signer("acme").sign(&chain::signed_message(&link(&bytes)));
     let mut fork = one.clone();
-    for (name, value) in [("entry", &bytes[..]), ("link", &link(&bytes).0), ("leaf_hash", &leaf_hash(&bytes).0), ("signature", &signature.0)] {
+    for (name, value) in [
+        ("entry", &bytes[..]),
+        ("link", &link(&bytes).0),
+        ("leaf_hash", &leaf_hash(&bytes).0),
+        ("signature", &signature.0),
+    ] {
         fork[name] = json!(URL_SAFE_NO_PAD.encode(value));
     }
     let report = verify_with(&sample().path, with_receipts(dir.path(), &[fork]));
@@ -232,16 +262,26 @@ fn a_proof_file_says_what_was_checked() {
     assert_eq!((report.valid, report.claim), (true, Claim::Chained));
     assert!(report.notes[0].contains("not who signed"), "{}", report.to_text());
     let report = run(&keys, None);
-    assert_eq!((report.valid, report.claim, report.logs[0].signatures_checked), (true, Claim::Checkpointed, 1));
+    assert_eq!(
+        (report.valid, report.claim, report.logs[0].signatures_checked),
+        (true, Claim::Checkpointed, 1)
+    );
     let report = run(&keys[..1], None);
     assert_eq!((report.valid, report.logs[0].signatures_checked), (true, 0));
     let other = SeedSigner::from_seed(&[7; 32]).verifying_key();
-    let bad = |report: Report| report.findings.first().map(|finding| finding.kind) == Some(FindingKind::BadProof) && !report.valid;
+    let bad = |report: Report| {
+        report.findings.first().map(|finding| finding.kind) == Some(FindingKind::BadProof) && !report.valid
+    };
     assert!(bad(run(&[other.vkey(ORIGIN)], None)));
     assert!(bad(run(&[other.vkey("test.example/beta")], None)));
     let vkey = witness.verifying_key().vkey_of_type("witness.example", TYPE_COSIGNATURE);
     let silent = other.vkey_of_type("silent.example", TYPE_COSIGNATURE);
-    let policy = |quorum: &str| format!("log {}\nwitness a {vkey}\nwitness b {silent} # never seen\ngroup g any a b\ngroup h all a b\nquorum {quorum}\n", keys[0]);
+    let policy = |quorum: &str| {
+        format!(
+            "log {}\nwitness a {vkey}\nwitness b {silent} # never seen\ngroup g any a b\ngroup h all a b\nquorum {quorum}\n",
+            keys[0]
+        )
+    };
     let report = run(&[], Some(&policy("g")));
     assert_eq!((report.valid, report.claim), (true, Claim::Witnessed { k: 1, n: 2 }), "{}", report.to_text());
     assert!(bad(run(&[], Some(&policy("h")))));

@@ -30,7 +30,11 @@ fn verify_with(dir: &Path, options: Options) -> Report {
 /// Asserts that exactly these findings are reported, by kind, tenant and index.
 #[track_caller]
 fn assert_found(report: &Report, expected: &[(FindingKind, &str, Option<u64>)]) {
-    let found: Vec<_> = report.findings.iter().map(|finding| (finding.kind, finding.tenant.as_str(), finding.index)).collect();
+    let found: Vec<_> = report
+        .findings
+        .iter()
+        .map(|finding| (finding.kind, finding.tenant.as_str(), finding.index))
+        .collect();
     assert_eq!(found, expected, "{}", report.to_text());
     assert!(!report.valid && report.claim == Claim::None);
     assert_eq!(report.finding_count, expected.len() as u64);

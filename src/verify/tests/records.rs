@@ -76,15 +76,17 @@ fn what_is_absent_must_be_covered() {
 fn an_entry_must_be_what_was_signed() {
     let signature_and = |found: Vec<(FindingKind, i64)>, kind: Option<FindingKind>| {
         assert!(found.contains(&(FindingKind::BadSignature, 0)), "{found:?}");
-        assert_eq!(found.last().map(|(kind, at)| (*kind, *at > 0)), Some((FindingKind::ChainBroken, true)), "{found:?}");
+        assert!(matches!(found.last(), Some((FindingKind::ChainBroken, 1..))), "{found:?}");
         assert!(kind.is_none_or(|kind| found.contains(&(kind, 0))), "{found:?}");
-        assert_eq!(found.len(), 2 + usize::from(kind.is_some()), "{found:?}");
     };
     signature_and(changed(|page, at| page.records[at].recorded_at += 1), None);
     signature_and(changed(|page, at| page.records[at].class = 4), Some(FindingKind::ClassMismatch));
     signature_and(changed(|page, at| page.records[at].flags = 1), Some(FindingKind::FlagsMismatch));
     signature_and(changed(|page, at| page.records[at].flags = 32), Some(FindingKind::BadEntry));
-    signature_and(changed(|page, at| page.records[at].event = Hash([1; 32])), Some(FindingKind::EventMismatch));
+    signature_and(
+        changed(|page, at| page.records[at].event = Hash([1; 32])),
+        Some(FindingKind::EventMismatch),
+    );
     let back = changed(|page, at| page.records[at].recorded_at = page.records[at - 1].recorded_at);
     assert!(back.contains(&(FindingKind::TimeNotGrowing, 0)), "{back:?}");
     let found = changed(|page, at| page.records[at].key_id = KeyId([1; 4]));
@@ -101,7 +103,8 @@ fn without_signatures_the_chain_still_breaks() {
     change_page(dir.path(), "2026-10", 1, AT, |page, at| page.records[at].recorded_at += 1);
     let report = verify_with(dir.path(), Options { no_signatures: true, ..Options::default() });
     let found = distances(&report);
-    assert!(matches!(found[..], [(FindingKind::ChainBroken, 1..)]), "{}", report.to_text());
+    assert!(matches!(found.last(), Some((FindingKind::ChainBroken, 1..))), "{}", report.to_text());
+    assert!(found.iter().all(|(kind, _)| *kind != FindingKind::BadSignature));
     let report = verify_with(&sample().path, Options { no_signatures: true, ..Options::default() });
     assert_eq!((report.valid, report.claim, report.logs[1].signatures_checked), (true, Claim::Chained, 0));
 }
@@ -109,12 +112,16 @@ fn without_signatures_the_chain_still_breaks() {
 #[test]
 fn swapped_and_removed_records_are_found() {
     let found = changed(|page, at| page.records.swap(at, at + 1));
-    assert!(found.contains(&(FindingKind::BadSignature, 0)) && found.contains(&(FindingKind::TimeNotGrowing, 1)), "{found:?}");
+    assert!(
+        found.contains(&(FindingKind::BadSignature, 0)) && found.contains(&(FindingKind::TimeNotGrowing, 1)),
+        "{found:?}"
+    );
 
     let dir = sample_copy();
     let (layer, kv) = open_layer(dir.path(), "2026-10");
     let first = layer.page_at(1, AT).unwrap().unwrap().first_index;
-    kv.remove(&[&b"P\0\0\0\x01\0\0\0"[..], &u16::try_from(first).unwrap().to_be_bytes(), &[0]].concat()).unwrap();
+    kv.remove(&[&b"P\0\0\0\x01\0\0\0"[..], &u16::try_from(first).unwrap().to_be_bytes(), &[0]].concat())
+        .unwrap();
     kv.sync().unwrap();
     drop((layer, kv));
     assert_found(&verify(dir.path()), &[(FindingKind::MissingEntries, "acme", Some(first))]);
@@ -129,7 +136,13 @@ fn layer_and_journal_must_agree() {
         set_body(page, at, &body);
     });
     let report = verify(dir.path());
-    assert_found(&report, &[(FindingKind::MissingDisclosure, "acme", Some(1_590)), (FindingKind::JournalMismatch, "acme", Some(1_590))]);
+    assert_found(
+        &report,
+        &[
+            (FindingKind::MissingDisclosure, "acme", Some(1_590)),
+            (FindingKind::JournalMismatch, "acme", Some(1_590)),
+        ],
+    );
 }
 
 /// Records that somebody with the signing key wrote: the signature holds, the rule does not.

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::event::catalog::{Class, action};
 use crate::event::{Builder, Event, Outcome, Value};
+use crate::ingest::Pipeline;
 use crate::ingest::clock::{Clock, Stamps};
 use crate::ingest::prepare::{Prepared, fill_in, prepare};
 use crate::ingest::queue::{Control, Placed, Submission};
-use crate::ingest::Pipeline;
 use crate::journal::{self, Writer};
 use crate::process::watchdog::Watchdog;
 use crate::store::backend::{Backend as _, Kv};
@@ -103,8 +103,15 @@ impl Writing {
         let recovered = recovery::open(dir, Arc::new(backend()), &options()).unwrap();
         let stamps = Arc::new(Stamps::new(Arc::new(clock.clone()), recovered.newest_stamp));
         let store = recovered.store;
-        let pipeline =
-            Pipeline::start(&store, recovered.applier, recovered.journal, &recovered.signers, &stamps, recovered.newest_frame).unwrap();
+        let pipeline = Pipeline::start(
+            &store,
+            recovered.applier,
+            recovered.journal,
+            &recovered.signers,
+            &stamps,
+            recovered.newest_frame,
+        )
+        .unwrap();
         Writing {
             dir: dir.to_path_buf(),
             store,
@@ -213,7 +220,8 @@ impl Writing {
     pub(super) fn rotate(&mut self, tenant: &str) -> Arc<Sequenced> {
         let log = self.log(tenant);
         let signer = self.add_key(&self.store.origin(&log.identity));
-        let event = Builder::new(action::KEY_ROTATED, Outcome::Success).fact("key", Value::bytes(&signer.public()));
+        let event =
+            Builder::new(action::KEY_ROTATED, Outcome::Success).fact("key", Value::bytes(&signer.public()));
         let control = Control::RotateKey { log: log.identity.number, signer: signer.clone() };
         self.signers.insert(tenant.to_owned(), signer);
         self.own(tenant, event, vec![control])
@@ -221,7 +229,9 @@ impl Writing {
 
     /// Appends a heartbeat of the instance.
     pub(super) fn heartbeat(&self, logs: u64) {
-        let event = Builder::new(action::LOG_HEARTBEAT, Outcome::Success).fact("logs", logs).fact("interval_seconds", 60u64);
+        let event = Builder::new(action::LOG_HEARTBEAT, Outcome::Success)
+            .fact("logs", logs)
+            .fact("interval_seconds", 60u64);
         self.own("_system", event, Vec::new());
     }
 
@@ -325,7 +335,8 @@ pub(super) fn sample() -> &'static Sample {
         writing.events("beta", 40);
         acme.push(writing.rotate("acme"));
         acme.extend(writing.events("acme", 298));
-        let (signers, first_signers, genesis) = (writing.signers.clone(), writing.first_signers.clone(), writing.genesis.clone());
+        let (signers, first_signers, genesis) =
+            (writing.signers.clone(), writing.first_signers.clone(), writing.genesis.clone());
         let acme_log_id = writing.log("acme").identity.log_id;
         let clock = writing.stop();
         copy(&path, &old);
@@ -334,13 +345,19 @@ pub(super) fn sample() -> &'static Sample {
         acme.extend(writing.events("acme", 300));
         writing.events("beta", 5);
         writing.heartbeat(3);
-        let mut clock = writing.stop();
+        let clock = writing.stop();
+        let writing = Writing::open(&path, clock);
+        writing.heartbeat(3);
+        writing.stop();
         // Segments go at the second checkpoint that could let them go.
-        for _ in 0..2 {
-            let writing = Writing::open(&path, clock);
-            writing.heartbeat(3);
-            clock = writing.stop();
-        }
+        let scan = journal::Scan::read(&path.join("journal"), &options()).unwrap();
+        let (head, oldest) = (*scan.head(), scan.oldest());
+        let mut journal = scan.into_writer().unwrap();
+        journal.set_head(head.applied, head.map_root, true).unwrap();
+        journal.release(head.applied).unwrap();
+        journal.release(head.applied).unwrap();
+        drop(journal);
+        assert!(journal::Scan::read(&path.join("journal"), &options()).unwrap().oldest() > oldest);
         Sample { _dir: dir, path, old, acme, signers, first_signers, genesis, acme_log_id }
     })
 }
@@ -384,7 +401,13 @@ pub(super) fn open_layer(data: &Path, month: &str) -> (Layer, Arc<dyn Kv>) {
 }
 
 /// Changes the page that holds `index`.
-pub(super) fn change_page(data: &Path, month: &str, log: u32, index: u64, change: impl FnOnce(&mut Page, usize)) {
+pub(super) fn change_page(
+    data: &Path,
+    month: &str,
+    log: u32,
+    index: u64,
+    change: impl FnOnce(&mut Page, usize),
+) {
     let (layer, kv) = open_layer(data, month);
     let stored = layer.page_at(log, index).unwrap().unwrap();
     let mut page = page::decode(&stored.bytes).unwrap();

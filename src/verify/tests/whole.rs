@@ -7,16 +7,26 @@ use super::*;
 use crate::store::page;
 use crate::tlog::hash::Hash;
 
+type Find<'a> = &'a dyn Fn(&Path) -> std::path::PathBuf;
+type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
+type Ids = Vec<([u8; 16], crate::store::idtable::Location)>;
+
 #[test]
 fn a_sound_store_is_intact_and_untouched() {
     let dir = sample_copy();
-    let read = || store::files(dir.path()).into_iter().map(|path| (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().modified().unwrap(), path)).collect::<Vec<_>>();
+    let read = || {
+        store::files(dir.path())
+            .into_iter()
+            .map(|path| (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().modified().unwrap(), path))
+            .collect::<Vec<_>>()
+    };
     let before = read();
     let report = verify(dir.path());
     assert_intact(&report);
     assert_eq!(report.claim, Claim::SelfSigned);
-    let sizes: Vec<_> = report.logs.iter().map(|log| (log.tenant.as_str(), log.size, log.signatures_checked)).collect();
-    assert_eq!(sizes, [("_system", 5, 5), ("acme", 1600, 1600), ("beta", 46, 46)]);
+    let sizes: Vec<_> =
+        report.logs.iter().map(|log| (log.tenant.as_str(), log.size, log.signatures_checked)).collect();
+    assert_eq!(sizes, [("_system", 4, 4), ("acme", 1600, 1600), ("beta", 46, 46)]);
     assert_eq!(report.logs[1].key_ids.len(), 2);
     assert_eq!(report.logs[1].bodies_present, 1600);
     assert_eq!(report.logs[1].root, Some(store::root_of(dir.path(), "acme").1));
@@ -30,8 +40,11 @@ fn a_sound_store_is_intact_and_untouched() {
 fn the_number_of_threads_changes_nothing() {
     let dir = sample_copy();
     store::change_page(dir.path(), "2026-10", 1, 300, |page, at| page.records[at].event = Hash([1; 32]));
-    let reports: Vec<String> =
-        [1, 2, 5].map(|threads| verify_with(dir.path(), Options { threads: Some(threads), ..Options::default() }).to_json()).to_vec();
+    let reports: Vec<String> = [1, 2, 5]
+        .map(|threads| {
+            verify_with(dir.path(), Options { threads: Some(threads), ..Options::default() }).to_json()
+        })
+        .to_vec();
     assert!(reports.iter().all(|report| *report == reports[0] && report.contains("event_mismatch")));
 }
 
@@ -58,7 +71,10 @@ fn a_store_in_use_and_a_foreign_directory_are_refused() {
     fs::remove_file(dir.path().join("lock")).unwrap();
     assert_intact(&verify(dir.path()));
     let empty = tempfile::tempdir().unwrap();
-    assert!(matches!(verify_dir(empty.path(), &Options::default(), &Quiet), Err(VerifyError::NoStore { .. })));
+    assert!(matches!(
+        verify_dir(empty.path(), &Options::default(), &Quiet),
+        Err(VerifyError::NoStore { .. })
+    ));
 }
 
 #[test]
@@ -81,7 +97,10 @@ fn after_a_crash_the_journal_has_what_the_layers_lack() {
         assert_eq!((report.logs[1].size, report.logs[1].key_ids.len()), (262, 2));
     }
     // The record that only the journal has is checked like any other: one flipped bit there is found.
-    let segment = store::files(&image.join("journal")).into_iter().find(|path| path.extension().is_some_and(|end| end == "seg")).unwrap();
+    let segment = store::files(&image.join("journal"))
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|end| end == "seg"))
+        .unwrap();
     let mut bytes = fs::read(&segment).unwrap();
     bytes[3_000] ^= 4;
     fs::write(&segment, bytes).unwrap();
@@ -91,7 +110,7 @@ fn after_a_crash_the_journal_has_what_the_layers_lack() {
 #[test]
 fn files_that_name_the_rest_must_be_what_was_written() {
     let state = |dir: &Path| store::files(&dir.join("state")).remove(0);
-    let cases: [(&dyn Fn(&Path) -> std::path::PathBuf, FindingKind); 3] = [
+    let cases: [(Find<'_>, FindingKind); 3] = [
         (&state, FindingKind::SnapshotDamaged),
         (&|dir: &Path| dir.join("MANIFEST"), FindingKind::ManifestDamaged),
         (&|dir: &Path| dir.join("signing-keys"), FindingKind::FileDamaged),
@@ -131,13 +150,26 @@ fn a_journal_that_is_older_than_its_head_is_a_rollback() {
 fn a_missing_and_an_unreadable_layer_are_found() {
     let dir = sample_copy();
     let layer = dir.path().join("layers/2026-10.g1");
-    fs::write(layer.join("conf"), b"garbage").unwrap();
+    fs::write(layer.join("blobs/1"), b"a page that is never synced").unwrap();
     let report = verify(dir.path());
-    assert!(report.findings.iter().any(|finding| finding.kind == FindingKind::LayerUnreadable), "{}", report.to_text());
+    assert!(
+        report.findings.iter().any(|finding| finding.kind == FindingKind::LayerUnreadable),
+        "{}",
+        report.to_text()
+    );
     fs::remove_dir_all(&layer).unwrap();
     let report = verify(dir.path());
-    assert!(report.findings.iter().any(|finding| finding.kind == FindingKind::MissingLayer), "{}", report.to_text());
-    assert!(report.findings.iter().any(|finding| finding.kind == FindingKind::MissingEntries && finding.tenant == "acme"));
+    assert!(
+        report.findings.iter().any(|finding| finding.kind == FindingKind::MissingLayer),
+        "{}",
+        report.to_text()
+    );
+    assert!(
+        report
+            .findings
+            .iter()
+            .any(|finding| finding.kind == FindingKind::MissingEntries && finding.tenant == "acme")
+    );
 }
 
 #[test]
@@ -150,8 +182,11 @@ fn keys_that_nothing_wrote_are_found() {
     kv.sync().unwrap();
     drop((layer, kv));
     let report = verify(dir.path());
-    assert_found(&report, &[(FindingKind::UnexpectedKey, "", None), (FindingKind::UnknownLog, "", None)]
-        .map(|(kind, tenant, index)| (kind, tenant, index)));
+    assert_found(
+        &report,
+        &[(FindingKind::UnexpectedKey, "", None), (FindingKind::UnknownLog, "", None)]
+            .map(|(kind, tenant, index)| (kind, tenant, index)),
+    );
 }
 
 #[test]
@@ -175,7 +210,9 @@ fn heads_must_be_what_entries_give() {
     assert_found(&verify(dir.path()), &[(FindingKind::HeadMismatch, "acme", Some(1_600))]);
 
     let dir = sample_copy();
-    change_state(dir.path(), |state| state.logs.get_mut(&1).unwrap().head.layers.remove(0));
+    change_state(dir.path(), |state| {
+        state.logs.get_mut(&1).unwrap().head.layers.remove(0);
+    });
     assert_found(&verify(dir.path()), &[(FindingKind::HeadMismatch, "acme", Some(0))]);
 
     // A head that is further than the entries: its end was cut off.
@@ -196,7 +233,11 @@ fn heads_must_be_what_entries_give() {
     change_state(dir.path(), |state| drop(state.logs.insert(1, old.take().unwrap())));
     let report = verify(dir.path());
     // As long as the journal has the newer frames it says so itself; afterwards the layers do.
-    assert!(report.findings.iter().all(|finding| finding.kind == FindingKind::Rollback) || report.valid, "{}", report.to_text());
+    assert!(
+        report.findings.iter().all(|finding| finding.kind == FindingKind::Rollback) || report.valid,
+        "{}",
+        report.to_text()
+    );
 }
 
 #[test]
@@ -248,7 +289,11 @@ fn silence_and_a_map_that_shrinks_are_found() {
     writing.stop();
     assert_found(
         &verify(dir.path()),
-        &[(FindingKind::MissingLog, "", None), (FindingKind::Silence, "_system", Some(3)), (FindingKind::MapShrunk, "_system", Some(4))],
+        &[
+            (FindingKind::MissingLog, "", None),
+            (FindingKind::Silence, "_system", Some(3)),
+            (FindingKind::MapShrunk, "_system", Some(4)),
+        ],
     );
 }
 
@@ -271,7 +316,7 @@ fn indexes_must_answer_as_the_records_would() {
         layer.terms_pieces(1, 0, 512, &mut |token, piece| pieces.push((token, piece.to_vec()))).unwrap();
         pieces
     };
-    let changes: [&dyn Fn(&mut Vec<u8>); 5] = [
+    let changes: [Change<'_>; 5] = [
         &|piece| piece.truncate(piece.len() - 12),
         &|piece| *piece.last_mut().unwrap() ^= 1,
         &|piece| piece[13] ^= 1,
@@ -308,7 +353,7 @@ fn indexes_must_answer_as_the_records_would() {
 #[test]
 fn the_id_table_must_have_every_id_and_no_other() {
     use crate::store::idtable::{IdTable, Location};
-    let rebuild = |change: &dyn Fn(&mut Vec<([u8; 16], Location)>)| {
+    let rebuild = |change: &dyn Fn(&mut Ids)| {
         let dir = sample_copy();
         let ids = dir.path().join("ids");
         let old = IdTable::open(&ids).unwrap();
@@ -322,7 +367,9 @@ fn the_id_table_must_have_every_id_and_no_other() {
         verify(dir.path())
     };
     assert_intact(&rebuild(&|_| ()));
-    let at = |all: &Vec<([u8; 16], Location)>, index| all.iter().position(|(_, at)| *at == Location { log: 1, index }).unwrap();
+    let at = |all: &Ids, index| {
+        all.iter().position(|(_, at)| *at == Location { log: 1, index }).unwrap()
+    };
     let report = rebuild(&|all| {
         let place = at(all, 700);
         all.remove(place);
@@ -358,9 +405,16 @@ fn pages_must_be_whole_and_apart() {
     let (layer, kv) = open_layer(dir.path(), "2026-10");
     let stored = layer.page_at(1, 500).unwrap().unwrap();
     let page = page::decode(&stored.bytes).unwrap();
-    let previous = crate::tlog::chain::link(&page.records[0].entry(sample().acme_log_id(), stored.first_index, page.previous));
+    let previous = crate::tlog::chain::link(&page.records[0].entry(
+        sample().acme_log_id(),
+        stored.first_index,
+        page.previous,
+    ));
     layer.put_page(1, stored.first_index + 1, &page::encode(&previous, &page.records[1..])).unwrap();
     kv.sync().unwrap();
     drop((layer, kv));
-    assert_found(&verify(dir.path()), &[(FindingKind::OverlappingPages, "acme", Some(stored.first_index + 1))]);
+    assert_found(
+        &verify(dir.path()),
+        &[(FindingKind::OverlappingPages, "acme", Some(stored.first_index + 1))],
+    );
 }

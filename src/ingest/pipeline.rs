@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{bounded, unbounded};
 use parking_lot::Mutex;
 
-use super::apply::ApplierThread;
+use super::apply::{ApplierThread, Pace};
 use super::clock::Stamps;
 use super::commit::Committer;
 use super::plan::Planner;
@@ -53,6 +53,7 @@ impl Pipeline {
         signers: &HashMap<[u8; 32], Arc<LogSigner>>,
         stamps: &Arc<Stamps>,
         newest_frame: u64,
+        pace: Pace,
     ) -> Result<Pipeline, PipelineError> {
         let poison = store.poison.clone();
         let (queue, queued) = Queue::new(poison.clone());
@@ -91,6 +92,7 @@ impl Pipeline {
             applied,
             head_moves: moves_to,
             frame: newest_frame,
+            pace,
             poison: poison.clone(),
         };
         let threads = vec![

@@ -10,7 +10,7 @@ use super::housekeeper::Housekeeper;
 use super::{Error, ErrorCode, Inner, Scope, Scopes, Service, random};
 use crate::event::catalog::{Builder, action};
 use crate::event::{Instance, Outcome};
-use crate::ingest::Pipeline;
+use crate::ingest::{Pace, Pipeline};
 use crate::ingest::clock::{Clock, Stamps, SystemClock};
 use crate::journal;
 use crate::process::space::FreeSpace;
@@ -36,6 +36,8 @@ pub struct OpenOptions {
     pub clock: Arc<dyn Clock>,
     /// Sizes of the journal.
     pub journal: journal::Options,
+    /// When a checkpoint of the journal is due.
+    pub checkpoints: Pace,
 }
 
 impl Default for OpenOptions {
@@ -46,6 +48,7 @@ impl Default for OpenOptions {
             backend: Arc::new(SledBackend::new(Watchdog::aborting())),
             clock: Arc::new(SystemClock),
             journal: journal::Options::default(),
+            checkpoints: Pace::default(),
         }
     }
 }
@@ -140,6 +143,7 @@ impl Service {
             &recovered.signers,
             &stamps,
             recovered.newest_frame,
+            options.checkpoints,
         )
         .map_err(refused)?;
         let service = Service(Arc::new(Inner {

@@ -4,11 +4,11 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::cast_precision_loss, clippy::disallowed_methods)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::Ed25519KeyPair;
-use varve::service::{BatchMode, OpenOptions, Service, Submitted};
+use varve::service::{BatchMode, ErrorCode, OpenOptions, Service, Submitted};
 
 #[global_allocator]
 static HEAP: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -54,7 +54,8 @@ fn sign_only(threads: usize, time: Duration) -> f64 {
     done.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64()
 }
 
-fn append(clients: usize, batch: usize, logs: usize, time: Duration) -> f64 {
+/// Appends `count` events and returns events a second. The events are made before the clock starts.
+fn append(clients: usize, batch: usize, logs: usize, count: usize) -> f64 {
     let dir =
         tempfile::tempdir_in(std::env::var("VARVE_BENCH_DIR").unwrap_or_else(|_| "target".into())).unwrap();
     let data = dir.path().join("data");
@@ -70,60 +71,55 @@ fn append(clients: usize, batch: usize, logs: usize, time: Duration) -> f64 {
             (tenant, service.authenticate(&key.key).unwrap())
         })
         .collect();
-    let next = Arc::new(AtomicU64::new(0));
-    let stop = Arc::new(AtomicBool::new(false));
-    let acked = Arc::new(AtomicU64::new(0));
+    let raw: Arc<Vec<String>> = Arc::new((0..count as u64).map(event).collect());
+    let next = Arc::new(AtomicUsize::new(0));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let start = Instant::now();
-    let rate = runtime.block_on(async {
+    runtime.block_on(async {
         let tasks: Vec<_> = (0..clients)
             .map(|client| {
                 let (service, (tenant, by)) = (service.clone(), principals[client % logs].clone());
-                let (next, stop, acked) = (next.clone(), stop.clone(), acked.clone());
+                let (next, raw) = (next.clone(), raw.clone());
                 tokio::spawn(async move {
-                    while !stop.load(Ordering::Relaxed) {
-                        let first = next.fetch_add(batch as u64, Ordering::Relaxed);
-                        let raw: Vec<String> = (first..first + batch as u64).map(event).collect();
-                        let events: Vec<Submitted<'_>> = raw
+                    loop {
+                        let first = next.fetch_add(batch, Ordering::Relaxed);
+                        if first >= raw.len() {
+                            return;
+                        }
+                        let events: Vec<Submitted<'_>> = raw[first..raw.len().min(first + batch)]
                             .iter()
                             .map(|raw| Submitted { raw: raw.as_bytes(), idempotency_key: None })
                             .collect();
-                        match service.append(&by, &tenant, &events, BatchMode::Atomic, false).await {
-                            Ok(_) => {
-                                acked.fetch_add(batch as u64, Ordering::Relaxed);
-                            }
-                            Err(error) if error.code == varve::service::ErrorCode::Busy => {
-                                tokio::time::sleep(Duration::from_millis(2)).await;
-                            }
-                            Err(error) => panic!("{error}"),
+                        while let Err(error) =
+                            service.append(&by, &tenant, &events, BatchMode::Atomic, false).await
+                        {
+                            assert!(error.code == ErrorCode::Busy, "{error}");
+                            tokio::time::sleep(Duration::from_millis(2)).await;
                         }
                     }
                 })
             })
             .collect();
-        tokio::time::sleep(time).await;
-        let rate = acked.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64();
-        stop.store(true, Ordering::Relaxed);
         for task in tasks {
             task.await.unwrap();
         }
-        rate
     });
+    let rate = count as f64 / start.elapsed().as_secs_f64();
     service.stop().unwrap();
     rate
 }
 
 fn main() {
     let _ = varve::process::flush_rule::install();
-    let seconds = std::env::args().filter_map(|arg| arg.parse::<u64>().ok()).next().unwrap_or(5);
-    let time = Duration::from_secs(seconds);
+    let count = std::env::args().filter_map(|arg| arg.parse::<usize>().ok()).next().unwrap_or(200_000);
+    let time = Duration::from_secs(2);
     let cores = std::thread::available_parallelism().unwrap().get();
     let size = event(1).len();
     println!("append: events of {size} bytes, fsync before each answer, every event signed, {cores} cores");
-    for (clients, batch, logs) in [(16, 100, 4), (8, 1000, 4), (256, 1, 4)] {
-        let before = sign_only(cores, time / 4);
-        let rate = append(clients, batch, logs, time);
-        let after = sign_only(cores, time / 4);
+    for (clients, batch, logs, share) in [(16, 100, 4, 1), (8, 1000, 4, 1), (256, 1, 4, 3)] {
+        let before = sign_only(cores, time);
+        let rate = append(clients, batch, logs, count / share);
+        let after = sign_only(cores, time);
         let limit = f64::midpoint(before, after);
         println!(
             "  {clients} clients x {batch}, {logs} logs: {rate:.0} events/s, sign-only {limit:.0}/s, ratio {:.2}",

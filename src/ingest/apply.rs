@@ -66,6 +66,8 @@ pub(super) struct ApplierThread {
     pub(super) head_moves: Sender<HeadMove>,
     /// Newest frame applied.
     pub(super) frame: u64,
+    /// The frame that HEAD says is applied, and the digest of its snapshot.
+    pub(super) named: (u64, Hash),
     pub(super) pace: Pace,
     pub(super) poison: Poison,
 }
@@ -116,8 +118,14 @@ impl ApplierThread {
         store.recent.forget(frame, |location| {
             store.log(location.log).is_none_or(|log| location.index < log.stored())
         });
-        let state = snapshot(&self.store, &self.stamps);
-        let digest = state.write(&self.store.data.join("state"), frame).map_err(|error| error.to_string())?;
+        // The snapshot that HEAD names is never written over: nothing was applied since, so it still tells all.
+        if self.named.0 != frame {
+            let state = snapshot(&self.store, &self.stamps);
+            let digest =
+                state.write(&self.store.data.join("state"), frame).map_err(|error| error.to_string())?;
+            self.named = (frame, digest);
+        }
+        let digest = self.named.1;
         self.head_moves
             .send(HeadMove { frame, digest, clean })
             .map_err(|_| "the committer has ended".to_owned())

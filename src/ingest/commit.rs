@@ -14,6 +14,7 @@ use super::plan::Answer;
 use super::queue::Placed;
 use super::sequencer::Signed;
 use crate::journal::Writer;
+use crate::process::watchdog::{SYNC_LIMIT, Watchdog};
 use crate::store::apply::AppliedRun;
 use crate::store::frame_op::PayloadWriter;
 use crate::store::log::Sequenced;
@@ -28,6 +29,7 @@ pub(super) struct Committer {
     pub(super) head_moves: Receiver<HeadMove>,
     pub(super) applier: Sender<Applied>,
     pub(super) poison: Poison,
+    pub(super) watchdog: Watchdog,
 }
 
 impl Committer {
@@ -106,8 +108,10 @@ impl Committer {
         let records: Vec<Arc<Sequenced>> = records.into_iter().map(|(_, record)| record).collect();
         #[cfg(feature = "unsafe-ack-before-journal")]
         let replies = answer_too_early(replies, &records);
+        let armed = self.watchdog.arm(SYNC_LIMIT, "the journal's append");
         let written =
             self.journal.append(layer.0, &[&payload.finish()]).map_err(|error| error.to_string())?;
+        drop(armed);
         if written != frame {
             return Err(format!("the journal wrote frame {written} where {frame} was planned"));
         }
@@ -132,7 +136,7 @@ impl Committer {
     fn move_head(&mut self, head_move: &HeadMove) -> Result<(), String> {
         let HeadMove { frame, digest, clean } = head_move;
         self.journal.set_head(*frame, *digest, *clean).map_err(|error| error.to_string())?;
-        State::remove_others(&self.store.data.join("state"), *frame).map_err(|error| error.to_string())?;
+        State::remove_older(&self.store.data.join("state"), *frame).map_err(|error| error.to_string())?;
         self.journal.release(*frame).map_err(|error| error.to_string())?;
         Ok(())
     }

@@ -14,6 +14,7 @@ use super::plan::Planner;
 use super::queue::Queue;
 use super::sequencer::Sequencer;
 use crate::journal::Writer;
+use crate::process::watchdog::Watchdog;
 use crate::store::apply::Applier;
 use crate::store::keyfile::LogSigner;
 use crate::store::poison::Poison;
@@ -77,6 +78,7 @@ impl Pipeline {
             poison: poison.clone(),
             closing: queue.closing(),
         };
+        let named = (journal.head().applied, journal.head().map_root);
         let committer = Committer {
             store: store.clone(),
             journal,
@@ -84,6 +86,7 @@ impl Pipeline {
             head_moves,
             applier: applied_to,
             poison: poison.clone(),
+            watchdog: Watchdog::aborting(),
         };
         let applier = ApplierThread {
             store: store.clone(),
@@ -92,6 +95,7 @@ impl Pipeline {
             applied,
             head_moves: moves_to,
             frame: newest_frame,
+            named,
             pace,
             poison: poison.clone(),
         };

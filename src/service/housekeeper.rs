@@ -1,4 +1,4 @@
-//! What runs beside the write path: heartbeats, merges of the id table.
+//! What runs beside the write path: heartbeats, merges of the id table, seals of closed layers, the clock's watch.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use super::{Inner, Service};
+use crate::event::catalog::{Builder, action};
+use crate::event::{Micros, Outcome};
+use crate::store::seal::{SEAL_FILE, Seal};
 
 /// How often the housekeeper looks around.
 const ROUND: Duration = Duration::from_millis(500);
@@ -24,6 +27,7 @@ impl Housekeeper {
         let weak = Arc::downgrade(&service.0);
         let thread = thread::Builder::new().name("varve-housekeeper".to_owned()).spawn(move || {
             let mut beat = Instant::now();
+            let mut anomaly_written = false;
             loop {
                 match stopped.recv_timeout(ROUND) {
                     Err(RecvTimeoutError::Timeout) => {}
@@ -38,6 +42,8 @@ impl Housekeeper {
                     }
                 }
                 merge_ids(&service.0);
+                seal_closed_layers(&service.0);
+                anomaly_written = anomaly_written || service.report_clock_anomaly();
             }
         })?;
         Ok(Housekeeper { stop: Some(stop), thread: Some(thread) })
@@ -56,6 +62,40 @@ fn merge_ids(inner: &Inner) {
                 return;
             }
         }
+    }
+}
+
+/// Seals layers whose month is over: the applier has written and synced all of a layer before it makes the next.
+fn seal_closed_layers(inner: &Inner) {
+    let dirs = inner.store.layers.dirs();
+    let Some((_, closed)) = dirs.split_last() else { return };
+    for (id, dir) in closed {
+        if dir.join(SEAL_FILE).exists() {
+            continue;
+        }
+        let sealed = inner.store.layers.get(*id).map_err(|error| error.to_string()).and_then(|layer| {
+            Seal::of(&layer).and_then(|seal| seal.write(dir)).map_err(|error| error.to_string())
+        });
+        match sealed {
+            Ok(()) => tracing::info!(layer = %id, "the layer is sealed"),
+            Err(error) => tracing::error!(layer = %id, %error, "the layer was not sealed"),
+        }
+    }
+}
+
+impl Service {
+    /// Writes `varve.clock.anomaly` once the wall clock and the boot clock have parted. Answers whether it is
+    /// written.
+    fn report_clock_anomaly(&self) -> bool {
+        let Some(anomaly) = self.0.stamps.anomaly() else { return false };
+        tracing::error!(
+            ?anomaly,
+            "the wall clock was stepped; stamps go on with the steady clock until a restart"
+        );
+        let event = Builder::new(action::CLOCK_ANOMALY, Outcome::Failure)
+            .fact("wall", Micros(anomaly.wall_micros))
+            .fact("steady", Micros(anomaly.steady_micros));
+        self.write_system(event).is_ok()
     }
 }
 

@@ -181,14 +181,15 @@ impl Service {
         let Some(lock) = self.0.lock.lock().take() else { return Ok(()) };
         let housekeeper = self.0.housekeeper.lock().take();
         drop(housekeeper);
-        if self.0.store.poison.reason().is_none() {
-            let event = Builder::new(action::SERVICE_STOPPED, Outcome::Success);
-            self.write_system(event)?;
-        }
+        // Whatever becomes of the entry, the threads end before the lock is given up.
+        let written = match self.0.store.poison.reason() {
+            None => self.write_system(Builder::new(action::SERVICE_STOPPED, Outcome::Success)).map(drop),
+            Some(_) => Ok(()),
+        };
         let stopped = self.0.pipeline.stop().map_err(refused);
         self.0.store.layers.close();
         drop(lock);
-        stopped
+        stopped.and(written)
     }
 
     /// Why the store stopped acknowledging, once it did: the process is to exit then.

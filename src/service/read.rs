@@ -8,7 +8,7 @@ use super::append::internal;
 use super::checkpoints::Signed;
 use super::view::{QueryPage, QueryParams, RecordView, base64url, record_view};
 use super::{Error, ErrorCode, Principal, Scope, Service};
-use crate::query::{self, Cursor, Filter, Order, QueryError, QueryText, Request};
+use crate::query::{self, QueryError, QueryText, Request};
 use crate::store::layer::TILE_LEVEL;
 use crate::store::log::Log;
 use crate::store::read::{ReadError, Store, origin_of};
@@ -18,12 +18,6 @@ use crate::tlog::hash::Hash;
 use crate::tlog::merkle::{self, Nodes, node_hash};
 use crate::tlog::note::Note;
 use crate::tlog::proof::EntryProof;
-
-/// Records of a page when the caller does not say.
-const DEFAULT_LIMIT: u32 = 100;
-
-/// Most records of a page (contract).
-const MAX_LIMIT: u32 = 1_000;
 
 /// How long one query may work.
 const QUERY_TIME: Duration = Duration::from_secs(10);
@@ -53,16 +47,7 @@ impl Service {
     /// A page of records.
     pub fn query(&self, by: &Principal, tenant: &str, params: &QueryParams) -> Result<QueryPage, Error> {
         let log = self.log_for(by, tenant, Scope::Read)?;
-        let limit = params.limit.unwrap_or(DEFAULT_LIMIT);
-        if limit == 0 || limit > MAX_LIMIT {
-            return Err(Error::new(ErrorCode::BadRequest, format!("`limit` is 1 to {MAX_LIMIT}")).at("limit"));
-        }
-        let order = match params.order.as_deref() {
-            None | Some("desc") => Order::Desc,
-            Some("asc") => Order::Asc,
-            Some(_) => return Err(Error::new(ErrorCode::BadRequest, "`order` is desc or asc").at("order")),
-        };
-        let filter = Filter::parse(&QueryText {
+        let text = QueryText {
             actor: params.actor.clone(),
             action: params.action.clone(),
             target: params.target.clone(),
@@ -75,24 +60,15 @@ impl Service {
             until: params.until.clone(),
             occurred_since: params.occurred_since.clone(),
             occurred_until: params.occurred_until.clone(),
-        })
-        .map_err(|error| Error::new(ErrorCode::BadRequest, error.to_string()).at(error.member))?;
-        let cursor = params.cursor.clone().map(Cursor);
-        let request =
-            Request { filter, order, limit: limit as usize, cursor, deadline: Instant::now() + QUERY_TIME };
+            order: params.order.clone(),
+            limit: params.limit.map(|limit| limit.to_string()),
+            cursor: params.cursor.clone(),
+        };
+        let request = Request::parse(&text, Instant::now() + QUERY_TIME)
+            .map_err(|error| Error::new(ErrorCode::BadRequest, error.to_string()).at(error.member))?;
         let answer = query::run(&self.0.store, &log, &request).map_err(|error| match error {
-            QueryError::BadCursor => Error::new(
-                ErrorCode::BadRequest,
-                "the cursor belongs to another query or was changed; begin again without it",
-            )
-            .at("cursor"),
-            QueryError::TimedOut { .. } => {
-                let seconds = QUERY_TIME.as_secs();
-                Error::new(
-                    ErrorCode::QueryTimeout,
-                    format!("nothing was found within {seconds} s; narrow the time range or add a filter"),
-                )
-            }
+            QueryError::BadCursor(bad) => Error::new(ErrorCode::BadRequest, bad.to_string()).at("cursor"),
+            QueryError::TimedOut { .. } => Error::new(ErrorCode::QueryTimeout, error.to_string()),
             QueryError::Read(error) => internal(&error),
         })?;
         let verifiable = params.verifiable.unwrap_or(false);

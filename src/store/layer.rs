@@ -106,6 +106,16 @@ impl Layer {
         Ok(Some(StoredPage { first_index, bytes }))
     }
 
+    /// First index of the first page that begins at or after `index`.
+    pub fn first_page_from(&self, log: u32, index: u64) -> Result<Option<u64>, KvError> {
+        let mut first = None;
+        self.kv.scan(&page_key(log, index, 0), &page_key(log, MAX_INDEX, u8::MAX), &mut |key, _| {
+            first = read_page_key(key).map(|(first_index, _)| first_index);
+            ControlFlow::Break(())
+        })?;
+        Ok(first)
+    }
+
     /// First index of the first page that begins after `index`.
     pub fn next_page_after(&self, log: u32, index: u64) -> Result<Option<u64>, KvError> {
         let mut next = None;
@@ -121,6 +131,13 @@ impl Layer {
         let mut key = log_prefix(KIND_TILE, log).to_vec();
         key.extend_from_slice(&index_bytes(tile));
         self.kv.put(&key, root.as_bytes())
+    }
+
+    /// The stored root of a tile.
+    pub fn tile(&self, log: u32, tile: u64) -> Result<Option<Hash>, KvError> {
+        let mut key = log_prefix(KIND_TILE, log).to_vec();
+        key.extend_from_slice(&index_bytes(tile));
+        Ok(self.kv.get(&key)?.and_then(|root| root.try_into().ok()).map(Hash))
     }
 
     /// Visits the stored tile roots of a log, in order.

@@ -23,6 +23,7 @@ pub mod read;
 pub mod recent;
 pub mod record;
 pub mod recovery;
+pub mod seal;
 pub mod sled;
 pub mod state;
 pub mod terms;

@@ -250,24 +250,30 @@ fn welcome(data: &Path, url: &str, run: &FirstRun) -> String {
     if url != DEFAULT_URL {
         lines.push(format!("  export VARVE_URL={url}"));
     }
+    let varve = own_name();
     lines.push(format!("  {take_key}"));
-    lines.push("  varve tenant create acme".to_owned());
-    lines.push(
-        "  export VARVE_KEY=$(varve key create --tenant acme --name first --scope ingest,read,verify)"
-            .to_owned(),
-    );
-    lines.push(format!("  echo '{EXAMPLE}' | varve append --tenant acme"));
-    lines.push("  varve query --tenant acme --action 'authn.*'".to_owned());
+    lines.push(format!("  {varve} tenant create acme"));
+    lines.push(format!(
+        "  export VARVE_KEY=$({varve} key create --tenant acme --name first --scope ingest,read,verify)"
+    ));
+    lines.push(format!("  echo '{EXAMPLE}' | {varve} append --tenant acme"));
+    lines.push(format!("  {varve} query --tenant acme --action 'authn.*'"));
     lines.push(String::new());
     lines.push("stop the server with Ctrl-C, then check what it kept:".to_owned());
     lines.push(String::new());
-    lines.push(format!("  varve verify {}", quoted(data)));
+    lines.push(format!("  {varve} verify {}", quoted(data)));
     lines.push(String::new());
     lines.join("\n")
 }
 
 /// The first event of most users.
 const EXAMPLE: &str = r#"{"action":"authn.login","outcome":"failure","actor":{"type":"user","id":"u-17"},"context":{"ip":"203.0.113.9"}}"#;
+
+/// How this program is called again: `varve` where it was found by name, else the path that was used.
+fn own_name() -> String {
+    let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    if called.components().count() > 1 { quoted(&called) } else { "varve".to_owned() }
+}
 
 /// `path` as one word of a shell.
 fn quoted(path: &Path) -> String {
@@ -300,7 +306,7 @@ mod tests {
         let text = welcome(Path::new("d x"), "http://127.0.0.1:9", &hidden);
         assert!(!text.contains("varve_k"), "{text}");
         assert!(text.contains("export VARVE_URL=http://127.0.0.1:9\n"));
-        assert!(text.contains("$(cat 'd x/operator.key')") && text.contains("varve verify 'd x'"));
+        assert!(text.contains("$(cat 'd x/operator.key')") && text.contains(" verify 'd x'"));
     }
 
     #[test]

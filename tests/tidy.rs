@@ -570,7 +570,9 @@ impl Source {
 
     /// Whether only tests see it.
     fn is_tests(&self) -> bool {
-        self.path.ends_with("/tests.rs") || self.path.ends_with("/vectors.rs")
+        self.path.contains("/tests/")
+            || self.path.ends_with("/tests.rs")
+            || self.path.ends_with("/vectors.rs")
     }
 
     fn tokens(&self) -> Vec<Token<'_>> {

@@ -315,7 +315,7 @@ mod tests {
             ("class", "", |text| &mut text.class),
             ("class", "Security", |text| &mut text.class),
             ("since", "yesterday", |text| &mut text.since),
-            ("until", "2024-05-01", |text| &mut text.until),
+            ("until", "2023-04-07", |text| &mut text.until),
             ("until", "1969-01-01T00:00:00Z", |text| &mut text.until),
             ("occurred_since", "", |text| &mut text.occurred_since),
             ("occurred_until", "2024-05-01T12:00:60Z", |text| &mut text.occurred_until),

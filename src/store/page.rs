@@ -476,3 +476,74 @@ fn decompress(stored: &[u8], text_len: usize) -> Result<Vec<u8>, PageError> {
         decompressor.decompress(stored, text_len).map_err(|_| PageError::Malformed("compressed text"))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+
+    fn records() -> Vec<Record> {
+        let bodies = (0..12u8).map(|place| {
+            let json = format!(
+                r#"{{"id":"e-{place}","action":"a.b","outcome":"success","class":"security",
+                    "actor":{{"type":"user","id":"u-{place}"}},"reason":"because {place}"}}"#
+            );
+            let mut body = Event::parse(json.as_bytes()).unwrap().seal(&mut |salts| salts.fill(place));
+            if place % 4 == 1 {
+                // Erased: its commitment cannot be derived any more.
+                body.disclosures.pop();
+            }
+            let mut encoded = Vec::new();
+            body.encode(&mut encoded);
+            match place % 4 {
+                2 => Vec::new(),
+                3 => b"no body".to_vec(),
+                _ => encoded,
+            }
+        });
+        let record = |(place, body): (u64, Vec<u8>)| Record {
+            recorded_at: 1_000 + place * place,
+            key_id: KeyId([1; 4]),
+            class: 1,
+            flags: 0,
+            event: Hash([u8::try_from(place).unwrap(); 32]),
+            signature: Signature([u8::try_from(place).unwrap() + 100; 64]),
+            body,
+        };
+        (0..).zip(bodies).map(record).collect()
+    }
+
+    #[test]
+    fn some_records_of_a_page_are_what_all_of_it_says() {
+        let records = records();
+        let bytes = encode(&Hash([9; 32]), &records);
+        assert!(decode(&bytes).unwrap().records == records);
+        for mask in 0..1u16 << records.len() {
+            let wanted: Vec<u16> = (0..12).filter(|position| mask >> position & 1 == 1).collect();
+            let page = decode_some(&bytes, &wanted).unwrap();
+            assert_eq!(page.previous, Hash([9; 32]));
+            assert_eq!(page.records.len(), wanted.last().map_or(0, |last| usize::from(*last) + 1));
+            for (position, (found, whole)) in (0u16..).zip(page.records.iter().zip(&records)) {
+                if wanted.contains(&position) {
+                    assert!(found == whole);
+                } else {
+                    assert!(*found == Record { body: Vec::new(), ..whole.clone() });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_changed_bit_is_noticed_by_every_way_to_read() {
+        let mut bytes = encode(&Hash([9; 32]), &records());
+        for bit in 0..bytes.len() * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                decode(&bytes).is_err()
+                    && decode_some(&bytes, &[0]).is_err()
+                    && checked_header(&bytes).is_err()
+            );
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+}

@@ -122,6 +122,13 @@ impl Pipeline {
     }
 }
 
+/// The threads end before whoever owns the pipeline gives up the lock of the directory.
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        let _ = self.stop();
+    }
+}
+
 /// A panic in a thread of the write path poisons the store: what that thread owned is not to be trusted.
 #[expect(clippy::disallowed_methods, reason = "the one place where threads of the write path start")]
 fn spawn(

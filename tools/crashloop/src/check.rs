@@ -20,6 +20,8 @@ use crate::subject;
 
 pub(crate) fn run(dir: &Path, request: &str) -> Result<(), String> {
     let setting = Setting::read(dir)?;
+    // Not to go on alone when the loop itself is ended.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     let request = fs::read_to_string(request).map_err(|error| error.to_string())?;
     let service = Service::open(&setting.data(), &setting.options(None));
     let service = service.map_err(|error| format!("REFUSED: {error}"))?;

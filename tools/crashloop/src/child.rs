@@ -20,6 +20,8 @@ const MAX_BATCH: u64 = 24;
 
 pub(crate) fn run(dir: &Path, cycle: u64) -> Result<(), String> {
     let setting = Setting::read(dir)?;
+    // Not to go on alone when the loop itself is ended.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     let phases = Arc::new(PhaseFile::open(dir).map_err(|error| error.to_string())?);
     phases.set(Phase::Opening);
     let service = Service::open(&setting.data(), &setting.options(Some(phases.clone())));

@@ -1,6 +1,8 @@
 //! Measures queries over 12 layers of 4,000 events in sled: pages of 100 under two filters.
 //! `cargo run --release --example measure_query`.
 
+#![expect(clippy::disallowed_methods, reason = "it measures")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -538,7 +538,11 @@ mod tests {
         let mut bytes = encode(&Hash([9; 32]), &records());
         for bit in 0..bytes.len() * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode(&bytes).is_err() && decode_some(&bytes, &[0]).is_err() && checked_header(&bytes).is_err());
+            assert!(
+                decode(&bytes).is_err()
+                    && decode_some(&bytes, &[0]).is_err()
+                    && checked_header(&bytes).is_err()
+            );
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
     }

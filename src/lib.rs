@@ -20,6 +20,9 @@ pub mod ingest;
 pub mod query;
 
 #[cfg(feature = "server")]
+pub mod verify;
+
+#[cfg(feature = "server")]
 pub mod access;
 
 #[cfg(feature = "server")]

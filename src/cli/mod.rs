@@ -12,7 +12,6 @@ mod cmd;
 mod import;
 mod logging;
 mod output;
-mod seam;
 mod send;
 
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{bounded, unbounded};
 use parking_lot::Mutex;
 
-use super::apply::ApplierThread;
+use super::apply::{ApplierThread, Pace};
 use super::clock::Stamps;
 use super::commit::Committer;
 use super::plan::Planner;
@@ -54,6 +54,7 @@ impl Pipeline {
         signers: &HashMap<[u8; 32], Arc<LogSigner>>,
         stamps: &Arc<Stamps>,
         newest_frame: u64,
+        pace: Pace,
     ) -> Result<Pipeline, PipelineError> {
         let poison = store.poison.clone();
         let (queue, queued) = Queue::new(poison.clone());
@@ -77,6 +78,7 @@ impl Pipeline {
             poison: poison.clone(),
             closing: queue.closing(),
         };
+        let named = (journal.head().applied, journal.head().map_root);
         let committer = Committer {
             store: store.clone(),
             journal,
@@ -93,6 +95,8 @@ impl Pipeline {
             applied,
             head_moves: moves_to,
             frame: newest_frame,
+            named,
+            pace,
             poison: poison.clone(),
         };
         let threads = vec![

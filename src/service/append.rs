@@ -15,7 +15,7 @@ use crate::store::idtable::Location;
 use crate::store::log::{Log, Sequenced};
 
 /// Most events of one request (contract).
-pub const MAX_BATCH_EVENTS: usize = 1_000;
+const MAX_BATCH_EVENTS: usize = 1_000;
 
 /// Most bytes of prepared events in one submission: a frame holds one submission beside a full group.
 const MAX_SUBMISSION_BYTES: usize = 6 << 20;

@@ -10,7 +10,7 @@ use super::housekeeper::Housekeeper;
 use super::{Error, ErrorCode, Inner, Scope, Scopes, Service, random};
 use crate::event::catalog::{Builder, action};
 use crate::event::{Instance, Outcome};
-use crate::ingest::Pipeline;
+use crate::ingest::{Pace, Pipeline};
 use crate::ingest::clock::{Clock, Stamps, SystemClock};
 use crate::journal;
 use crate::process::space::FreeSpace;
@@ -36,6 +36,8 @@ pub struct OpenOptions {
     pub clock: Arc<dyn Clock>,
     /// Sizes of the journal.
     pub journal: journal::Options,
+    /// When a checkpoint of the journal is due.
+    pub checkpoints: Pace,
 }
 
 impl Default for OpenOptions {
@@ -46,6 +48,7 @@ impl Default for OpenOptions {
             backend: Arc::new(SledBackend::new(Watchdog::aborting())),
             clock: Arc::new(SystemClock),
             journal: journal::Options::default(),
+            checkpoints: Pace::default(),
         }
     }
 }
@@ -140,6 +143,7 @@ impl Service {
             &recovered.signers,
             &stamps,
             recovered.newest_frame,
+            options.checkpoints,
         )
         .map_err(refused)?;
         let service = Service(Arc::new(Inner {
@@ -177,14 +181,15 @@ impl Service {
         let Some(lock) = self.0.lock.lock().take() else { return Ok(()) };
         let housekeeper = self.0.housekeeper.lock().take();
         drop(housekeeper);
-        if self.0.store.poison.reason().is_none() {
-            let event = Builder::new(action::SERVICE_STOPPED, Outcome::Success);
-            self.write_system(event)?;
-        }
+        // Whatever becomes of the entry, the threads end before the lock is given up.
+        let written = match self.0.store.poison.reason() {
+            None => self.write_system(Builder::new(action::SERVICE_STOPPED, Outcome::Success)).map(drop),
+            Some(_) => Ok(()),
+        };
         let stopped = self.0.pipeline.stop().map_err(refused);
         self.0.store.layers.close();
         drop(lock);
-        stopped
+        stopped.and(written)
     }
 
     /// Why the store stopped acknowledging, once it did: the process is to exit then.

@@ -107,15 +107,6 @@ pub struct DisclosureView {
     pub value: String,
 }
 
-/// How a batch is taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BatchMode {
-    /// All or nothing.
-    Atomic,
-    /// Each on its own.
-    Skip,
-}
-
 /// One record as the API shows it. `event` and others are already JSON text.
 pub struct RecordView {
     /// The record as one JSON object (contract: record).
@@ -172,14 +163,6 @@ pub struct QueryParams {
     pub cursor: Option<String>,
     /// Whether to add what was committed to.
     pub verifiable: Option<bool>,
-}
-
-/// One event to append: raw JSON bytes, and the id of an `Idempotency-Key` where there is one.
-pub struct Submitted<'a> {
-    /// The event's JSON.
-    pub raw: &'a [u8],
-    /// The `Idempotency-Key` header.
-    pub idempotency_key: Option<&'a str>,
 }
 
 /// Bytes as the API shows them.

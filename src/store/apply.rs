@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::idtable::{Location, Token};
-use super::layer::Layer;
+use super::layer::{Layer, TILE_LEVEL};
 use super::layer_id::LayerId;
 use super::log::{IndexKeys, Log, Sequenced};
 use super::page::{self, MAX_PAGE_RECORDS};
@@ -18,6 +18,7 @@ use super::terms::{BlockHeader, LEVEL_ENTRIES, Piece, Postings};
 use super::wire::put_bytes16;
 use crate::store::backend::MAX_VALUE_BYTES;
 use crate::tlog::hash::Hash;
+use crate::tlog::merkle::Frontier;
 
 /// Bytes a page aims at: a value of the store less 400 bytes, because the size is a guess until it is packed.
 const PAGE_TARGET_BYTES: usize = MAX_VALUE_BYTES - 400;
@@ -46,6 +47,8 @@ pub struct Applier {
     compared: HashMap<u32, Vec<Arc<Sequenced>>>,
     /// During replay: below this index no page of the layer holds what is pending.
     uncovered_below: HashMap<u32, u64>,
+    /// During replay: tiles that its records completed.
+    tiles_due: Vec<(u32, u64)>,
     carried: HashSet<u32>,
     tokens: Vec<(Token, Location)>,
     packed_share: f64,
@@ -80,6 +83,7 @@ impl Applier {
             indexing: HashMap::new(),
             compared: HashMap::new(),
             uncovered_below: HashMap::new(),
+            tiles_due: Vec::new(),
             carried: HashSet::new(),
             tokens: Vec::new(),
             packed_share: 0.75,
@@ -123,6 +127,9 @@ impl Applier {
     ) -> Result<(), ReadError> {
         self.enter(layer)?;
         let number = log.identity.number;
+        if (record.index + 1).is_multiple_of(1 << TILE_LEVEL) {
+            self.tiles_due.push((number, record.index >> TILE_LEVEL));
+        }
         if with_ids {
             let location = Location { log: number, index: record.index };
             self.tokens.push((record.keys.id, location));
@@ -143,11 +150,13 @@ impl Applier {
             return self.push(number, record);
         }
         // A page that cannot be read is as good as none: the journal still has its records.
-        let stored = self.open_layer().page_at(number, record.index)?;
-        let stored = stored
+        let page = self.open_layer().page_at(number, record.index)?;
+        let has_room = page.as_ref().is_some_and(|page| page.bytes.len() < PAGE_TARGET_BYTES);
+        let stored = page
             .and_then(|page| chain_page(&log.identity, page.first_index, &page.bytes).ok())
             .unwrap_or_default();
         let end = stored.last().map_or(0, |last| last.index + 1);
+        self.carry(log, &record)?;
         if record.index < end {
             if let Some(known) = stored.iter().find(|known| known.index == record.index) {
                 same(log, known, &record)?;
@@ -158,11 +167,13 @@ impl Applier {
             log.set_stored(record.index + 1);
             return Ok(());
         }
-        self.carry(log, &record)?;
         if !follows {
             self.write_pending(number, true)?;
             self.drop_pending(number);
-            let goes_on = end == record.index && stored.len() < MAX_PAGE_RECORDS;
+            if end != record.index {
+                self.demand_entry_before(log, record.index)?;
+            }
+            let goes_on = end == record.index && has_room && stored.len() < MAX_PAGE_RECORDS;
             let pending = pending_of(log, if goes_on { stored } else { Vec::new() });
             self.pending_bytes += pending.bytes;
             self.pending.insert(number, pending);
@@ -172,10 +183,46 @@ impl Applier {
         self.push(number, record)
     }
 
-    /// Replay is over: lets go of what only it needs.
-    pub fn end_replay(&mut self) {
+    /// Replay is over: every record of the journal is in a layer when this returns, readable and not yet synced.
+    /// The snapshot may be ahead of what layers had, and then no other place has these records.
+    pub fn end_replay(&mut self) -> Result<(), ReadError> {
+        let numbers: Vec<u32> = self.pending.keys().copied().collect();
+        for number in numbers {
+            self.write_pending(number, true)?;
+        }
+        self.put_missing_tiles()?;
         self.compared = HashMap::new();
         self.uncovered_below = HashMap::new();
+        Ok(())
+    }
+
+    /// The layer must have the entry before `index`, unless the log begins there in this layer: the journal has
+    /// only what comes after it.
+    fn demand_entry_before(&self, log: &Arc<Log>, index: u64) -> Result<(), ReadError> {
+        let first = log.head().layer_of(index).map_or(index, |(_, first, _)| first);
+        if index == first {
+            return Ok(());
+        }
+        self.store.page(log, self.open_layer().id, index - 1).map(drop)
+    }
+
+    /// Stores the roots of tiles that replay came by and the layer has lost.
+    fn put_missing_tiles(&mut self) -> Result<(), ReadError> {
+        for (number, tile) in std::mem::take(&mut self.tiles_due) {
+            let layer = self.open_layer();
+            let Some(log) = self.store.log(number) else { continue };
+            if layer.tile(number, tile)?.is_some() {
+                continue;
+            }
+            let first = tile << TILE_LEVEL;
+            let mut tree = Frontier::default();
+            self.store.range(&log, first, first + (1 << TILE_LEVEL), &mut |record| {
+                tree.append(record.leaf_hash);
+                true
+            })?;
+            layer.put_tile(number, tile, &tree.root())?;
+        }
+        Ok(())
     }
 
     /// Writes every partial page and the ids of everything applied; `frame` is the last frame applied. What
@@ -221,13 +268,13 @@ impl Applier {
                 self.write_pending(number, true)?;
                 self.finish_block(number)?;
             }
+            self.end_replay()?;
             self.open_layer().kv().sync()?;
         }
         self.pending.clear();
         self.pending_bytes = 0;
         self.indexing.clear();
         self.carried.clear();
-        self.end_replay();
         self.layer = Some(self.store.layers.get_or_create(layer)?);
         Ok(())
     }
@@ -236,8 +283,9 @@ impl Applier {
         self.layer.clone().expect("a layer is entered before anything is written")
     }
 
-    /// The carry record makes a layer readable alone: who the log is and where it stood before.
-    fn carry(&mut self, log: &Arc<Log>, first: &Sequenced) -> Result<(), ReadError> {
+    /// The carry record makes a layer readable alone: who the log is and where it stood before. `record` is one
+    /// of the log's in this layer, and the first of them unless a crash took the carry record.
+    fn carry(&mut self, log: &Arc<Log>, record: &Sequenced) -> Result<(), ReadError> {
         let number = log.identity.number;
         if !self.carried.insert(number) {
             return Ok(());
@@ -249,8 +297,15 @@ impl Applier {
             put_bytes16(&mut value, log.identity.tenant.as_bytes());
             value.extend_from_slice(log.identity.log_id.as_bytes());
             value.extend_from_slice(&log.identity.genesis_key);
-            value.extend_from_slice(&first.index.to_be_bytes());
-            value.extend_from_slice(first.previous.as_bytes());
+            let first = log.head().layer_of(record.index).map_or(record.index, |(_, first, _)| first);
+            let previous = if first == record.index {
+                record.previous
+            } else {
+                let page = self.store.page(log, layer.id, first)?;
+                page.first().map_or(Hash::ZERO, |record| record.previous)
+            };
+            value.extend_from_slice(&first.to_be_bytes());
+            value.extend_from_slice(previous.as_bytes());
             layer.put_carry(number, &value)?;
         }
         Ok(())

@@ -133,6 +133,13 @@ impl Layer {
         self.kv.put(&key, root.as_bytes())
     }
 
+    /// The stored root of a tile.
+    pub fn tile(&self, log: u32, tile: u64) -> Result<Option<Hash>, KvError> {
+        let mut key = log_prefix(KIND_TILE, log).to_vec();
+        key.extend_from_slice(&index_bytes(tile));
+        Ok(self.kv.get(&key)?.and_then(|root| root.try_into().ok()).map(Hash))
+    }
+
     /// Visits the stored tile roots of a log, in order.
     pub fn tiles(&self, log: u32, visit: &mut dyn FnMut(u64, Hash)) -> Result<(), KvError> {
         let from = log_prefix(KIND_TILE, log);

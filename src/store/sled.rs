@@ -13,7 +13,7 @@
 //! - A closed database keeps its lock while sled's threads wind down: open and close wait for it.
 //! - sled's cache limit does not limit: a page is only evicted once its shard (of 256) has seen 64 more
 //!   accesses, so a scan keeps up to 16,384 leaves of up to 100 KiB. Reads that pulled a page from the file
-//!   make the shard look ([`TOUCHES`]), which leaves one leaf a shard and the cache: 15 MiB.
+//!   make the shard look (`TOUCHES`), which leaves one leaf a shard and the cache: 15 MiB.
 //! - What a closed database frees stays with the allocator: it is handed back to the system.
 //!
 //! What it cannot do: sled drops everything behind a bad checksum in silence and overwrites it. The layer

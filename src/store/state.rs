@@ -310,15 +310,16 @@ impl State {
         State::decode(body).map_err(|_| damaged("the snapshot's fields do not parse"))
     }
 
-    /// Removes every snapshot but that of `frame`, and temporary files of writes that did not finish.
-    pub fn remove_others(dir: &Path, frame: u64) -> Result<(), StateError> {
-        let kept = path_of(dir, frame);
+    /// Removes the snapshots of frames before `frame`, and what writes of them left. Not those of later
+    /// frames: the next snapshot may be on its way while HEAD moves to this one.
+    pub fn remove_older(dir: &Path, frame: u64) -> Result<(), StateError> {
         let io = |source| StateError::Io { path: dir.to_path_buf(), source };
         for entry in fs::read_dir(dir).map_err(io)? {
             let path = entry.map_err(io)?.path();
-            if path != kept
-                && path.extension().is_some_and(|extension| extension == "state" || extension == "tmp")
-            {
+            let is_snapshot =
+                path.extension().is_some_and(|extension| extension == "state" || extension == "tmp");
+            let of = path.file_stem().and_then(|stem| u64::from_str_radix(stem.to_str()?, 16).ok());
+            if is_snapshot && of.is_some_and(|of| of < frame) {
                 fs::remove_file(&path).map_err(io)?;
             }
         }

@@ -3,25 +3,22 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::json;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::super::output::{Exit, Failure, Output, counted, printable};
-use super::super::seam::{self, Finding, Verdict, VerifyRequest};
-
-/// Findings that are printed for people; all of them are in `--json`.
-const MAX_PRINTED: usize = 100;
+use super::super::output::{Exit, Failure, Output};
+use crate::verify::{self, Options, Progress, ProofOptions, Report};
 
 #[derive(Args)]
 pub(in crate::cli) struct VerifyArgs {
-    /// Data directory of a stopped server, or files of evidence
-    #[arg(required = true, value_name = "PATH")]
-    paths: Vec<PathBuf>,
+    /// Data directory of a stopped server, or a .tlog-proof file
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
 
     /// Only the log of this tenant
     #[arg(long, value_name = "T")]
     tenant: Option<String>,
 
-    /// Go on from a checkpoint that was verified before
+    /// Go on from a checkpoint that was verified before: below its size only chain and tree are recomputed
     #[arg(long, value_name = "FILE")]
     since_checkpoint: Option<PathBuf>,
 
@@ -29,11 +26,15 @@ pub(in crate::cli) struct VerifyArgs {
     #[arg(long, value_name = "FILE")]
     receipts: Option<PathBuf>,
 
-    /// A checkpoint kept outside, which the log must still contain
+    /// A checkpoint kept outside, which the log must still contain; may be given again
     #[arg(long, value_name = "FILE")]
-    checkpoint: Option<PathBuf>,
+    checkpoint: Vec<PathBuf>,
 
-    /// Which keys and witnesses are trusted (C2SP tlog-policy)
+    /// A public key of a log (name+id+key) from outside; may be given again
+    #[arg(long, value_name = "VKEY")]
+    key: Vec<String>,
+
+    /// Which keys and witnesses are trusted (C2SP tlog-policy), for a .tlog-proof
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
 
@@ -43,123 +44,90 @@ pub(in crate::cli) struct VerifyArgs {
 }
 
 pub(in crate::cli) fn run(args: &VerifyArgs, output: &Output) -> Result<Exit, Failure> {
-    if let Some(missing) = args.paths.iter().find(|path| !path.exists()) {
+    if !args.path.exists() {
         return Err(Failure::new(
-            format!("{} is not there", missing.display()),
+            format!("{} is not there", args.path.display()),
             "name a data directory or a file",
         ));
     }
-    let request = VerifyRequest {
-        paths: args.paths.clone(),
-        tenant: args.tenant.clone(),
-        since_checkpoint: args.since_checkpoint.clone(),
-        receipts: args.receipts.clone(),
-        checkpoint: args.checkpoint.clone(),
-        policy: args.policy.clone(),
-        check_signatures: !args.no_signatures,
-    };
-    let mut progress = output.progress(None, "entries");
-    let outcome = seam::verify(&request, &mut |count| progress.add(count));
-    progress.done();
-    let verdict = outcome?;
-    let is_valid = verdict.findings.is_empty();
-    if output.is_json() {
-        let entries: u64 = verdict.logs.iter().map(|log| log.entries).sum();
-        output.json(&json!({"valid": is_valid, "claim": weakest_claim(&verdict), "entries": entries,
-            "logs": verdict.logs, "findings": verdict.findings}))?;
-    } else {
-        output.data(&text(&verdict))?;
-    }
-    Ok(if is_valid { Exit::Done } else { Exit::No })
+    let report = if args.path.is_dir() { directory(args) } else { file(args) }?;
+    let text = if output.is_json() { report.to_json() } else { report.to_text() };
+    output.data(text.trim_end())?;
+    Ok(if report.valid { Exit::Done } else { Exit::No })
 }
 
-/// What may be said of all logs together: no more than of the weakest.
-fn weakest_claim(verdict: &Verdict) -> Option<&str> {
-    const ORDER: [&str; 5] = ["chained", "self-signed", "signed", "checkpointed", "witnessed"];
-    let rank = |claim: &str| ORDER.iter().position(|known| claim.starts_with(known)).unwrap_or(0);
-    verdict.logs.iter().map(|log| log.claim.as_str()).min_by_key(|claim| rank(claim))
-}
-
-fn text(verdict: &Verdict) -> String {
-    let mut lines = Vec::new();
-    for log in &verdict.logs {
-        lines.push(format!(
-            "{}: {} ({}), {} expired, {} erased",
-            printable(&log.tenant),
-            if log.entries == 1 { "1 entry".to_owned() } else { format!("{} entries", log.entries) },
-            printable(&log.claim),
-            counted(log.expired_bodies, "body").replace("bodys", "bodies"),
-            counted(log.erased_disclosures, "value"),
+fn directory(args: &VerifyArgs) -> Result<Report, Failure> {
+    if args.policy.is_some() {
+        return Err(Failure::new(
+            "--policy is for a .tlog-proof file",
+            "give --key and --checkpoint for a directory",
         ));
     }
-    for finding in verdict.findings.iter().take(MAX_PRINTED) {
-        lines.push(finding_line(finding));
-    }
-    if verdict.findings.len() > MAX_PRINTED {
-        lines.push(format!("… {} more; --json has them all", verdict.findings.len() - MAX_PRINTED));
-    }
-    lines.push(match verdict.findings.len() {
-        0 => "intact".to_owned(),
-        count => format!("NOT intact: {}", counted(count as u64, "finding")),
-    });
-    lines.join("\n")
+    let options = Options {
+        tenant: args.tenant.clone(),
+        since_checkpoint: args.since_checkpoint.clone(),
+        checkpoints: args.checkpoint.clone(),
+        receipts: args.receipts.clone(),
+        keys: args.key.clone(),
+        no_signatures: args.no_signatures,
+        threads: None,
+    };
+    let bar = Bar::new();
+    let report = verify::verify_dir(&args.path, &options, &bar);
+    bar.0.finish_and_clear();
+    report.map_err(could_not_tell)
 }
 
-fn finding_line(finding: &Finding) -> String {
-    let Finding { kind, tenant, index, expected, found } = finding;
-    let mut line = format!("finding {kind} in {tenant}");
-    if let Some(index) = index {
-        line.push_str(&format!(" at index {index}"));
+fn file(args: &VerifyArgs) -> Result<Report, Failure> {
+    let of_directory = args.tenant.is_some()
+        || args.since_checkpoint.is_some()
+        || args.receipts.is_some()
+        || !args.checkpoint.is_empty()
+        || args.no_signatures;
+    if of_directory {
+        return Err(Failure::new(
+            "that option is for a data directory",
+            "a .tlog-proof takes --key and --policy",
+        ));
     }
-    if let Some(expected) = expected {
-        line.push_str(&format!(", expected {expected}"));
-    }
-    if let Some(found) = found {
-        line.push_str(&format!(", found {found}"));
-    }
-    printable(&line)
+    let options = ProofOptions { keys: args.key.clone(), policy: args.policy.clone() };
+    verify::verify_proof(&args.path, &options).map_err(could_not_tell)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::seam::LogVerdict;
+/// The errors of the verifier carry their hint after the first line.
+fn could_not_tell(error: verify::VerifyError) -> Failure {
+    let text = error.to_string();
+    let (message, hint) = text
+        .split_once("\nhint: ")
+        .unwrap_or((&text, "nothing was changed; run it again, or on another copy of the directory"));
+    Failure::new(message, hint)
+}
 
-    fn log(tenant: &str, claim: &str) -> LogVerdict {
-        LogVerdict {
-            tenant: tenant.into(),
-            entries: 3,
-            claim: claim.into(),
-            expired_bodies: 2,
-            ..Default::default()
+/// A progress bar on a terminal; indicatif draws nothing elsewhere.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new() -> Bar {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) =
+            ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} entries, {per_sec}, {eta} left")
+        {
+            bar.set_style(style);
         }
+        Bar(bar)
+    }
+}
+
+impl Progress for Bar {
+    fn started(&self, entries: u64) {
+        self.0.set_length(entries);
     }
 
-    #[test]
-    fn an_intact_store_says_so_and_claims_no_more_than_its_weakest_log() {
-        let verdict =
-            Verdict { logs: vec![log("a", "checkpointed"), log("b", "self-signed")], findings: vec![] };
-        assert_eq!(
-            text(&verdict),
-            "a: 3 entries (checkpointed), 2 bodies expired, 0 values erased\n\
-             b: 3 entries (self-signed), 2 bodies expired, 0 values erased\nintact"
-        );
-        assert_eq!(weakest_claim(&verdict), Some("self-signed"));
-        assert_eq!(weakest_claim(&Verdict::default()), None);
+    fn advanced(&self, entries: u64) {
+        self.0.inc(entries);
     }
 
-    #[test]
-    fn findings_are_named_with_their_place() {
-        let finding = Finding {
-            kind: "broken_link".into(),
-            tenant: "a".into(),
-            index: Some(7),
-            expected: Some("AA".into()),
-            found: Some("BB".into()),
-        };
-        let verdict = Verdict { logs: vec![], findings: vec![finding; 101] };
-        let text = text(&verdict);
-        assert!(text.starts_with("finding broken_link in a at index 7, expected AA, found BB\n"), "{text}");
-        assert!(text.ends_with("… 1 more; --json has them all\nNOT intact: 101 findings"), "{text}");
+    fn message(&self, text: &str) {
+        self.0.suspend(|| eprintln!("{text}"));
     }
 }

@@ -1,0 +1,677 @@
+//! The sequential part: what one entry says of the next. It takes checked records in order of index and
+//! holds them against each other, against heads, checkpoints, receipts and indexes.
+//!
+//! Memory a log: the frontier, its keys, 32 bytes for 256 entries (tile roots of the layer at hand), 64 bytes
+//! for 512 (sums of its terms), 48 bytes for 256 (sums of its ids).
+
+use super::check::{BodyState, Checked, CheckedRecord, LogInfo, Signed};
+use super::facts::{Created, Fact};
+use super::finding::{Finding, FindingKind, Findings};
+use super::given::GivenCheckpoint;
+use super::index::{Block, Chunks, IdBuckets};
+use crate::store::layer::TILE_LEVEL;
+use crate::store::layer_id::LayerId;
+use crate::store::wire::Reader;
+use crate::tlog::chain;
+use crate::tlog::hash::Hash;
+use crate::tlog::key::{KeyId, Signature, VerifyingKey};
+use crate::tlog::merkle::Frontier;
+use crate::tlog::receipt::Receipt;
+
+/// Where a log must stand at some size, and who says so.
+pub(super) struct Mark {
+    pub(super) size: u64,
+    pub(super) says: Says,
+}
+
+/// Who says where a log must stand.
+pub(super) enum Says {
+    /// The snapshot of heads.
+    Snapshot { link: Hash, recorded_at: u64, key: [u8; 32], root: Hash },
+    /// The file of the last signed checkpoints.
+    Slot { root: Hash },
+    /// A checkpoint from outside, by its position.
+    Checkpoint(usize),
+}
+
+/// One log while it is walked.
+pub(super) struct Walk {
+    /// Next index.
+    pub(super) next: u64,
+    link: Hash,
+    recorded_at: u64,
+    pub(super) tree: Frontier,
+    /// No entry is missing so far and the chain holds: the tree is the one that the entries sign.
+    pub(super) whole: bool,
+    /// No entry is missing so far.
+    pub(super) complete: bool,
+    /// A page before could not be read: its records are not missing, they are unknown.
+    resync: bool,
+    key: Option<CurrentKey>,
+    /// Key of the newest entry, and its keys in order of use.
+    newest_key: Option<VerifyingKey>,
+    pub(super) used_keys: Vec<(KeyId, [u8; 32], u64)>,
+    introduced: Vec<(KeyId, [u8; 32])>,
+    /// In order of size; the first `marks_passed` were looked at.
+    pub(super) marks: Vec<Mark>,
+    marks_passed: usize,
+    pub(super) receipts: Vec<Receipt>,
+    receipts_passed: usize,
+    /// Position of an outside checkpoint that held.
+    pub(super) checkpointed: bool,
+    // The layer at hand.
+    in_layer: bool,
+    carry: Option<Vec<u8>>,
+    tiles: Vec<(u64, Hash)>,
+    chunks: Chunks,
+    pub(super) layers: Vec<(LayerId, u64)>,
+    pub(super) ids: IdBuckets,
+    ids_below: u64,
+    absent: Vec<Absent>,
+    pub(super) bodies_present: u64,
+    pub(super) signatures_checked: u64,
+}
+
+#[derive(Clone, Copy)]
+struct CurrentKey {
+    id: KeyId,
+    key: VerifyingKey,
+    bytes: [u8; 32],
+}
+
+/// Consecutive entries of one class without bodies.
+struct Absent {
+    from: u64,
+    to: u64,
+    class: u16,
+}
+
+/// What the walk is given beside records.
+pub(super) struct Context<'a> {
+    pub(super) info: &'a LogInfo,
+    pub(super) checkpoints: &'a [GivenCheckpoint],
+    pub(super) findings: &'a mut Findings,
+}
+
+impl Context<'_> {
+    fn add(&mut self, kind: FindingKind, index: u64, expected: impl Into<String>, found: impl Into<String>) {
+        self.findings.add(Finding::log(kind, &self.info.identity.tenant, index, expected, found));
+    }
+}
+
+impl Walk {
+    /// A walk over a log from its first entry on.
+    pub(super) fn new(info: &LogInfo, mut marks: Vec<Mark>, receipts: Vec<Receipt>, ids_below: u64) -> Walk {
+        marks.sort_by_key(|mark| mark.size);
+        let key = VerifyingKey::from_bytes(&info.identity.genesis_key)
+            .ok()
+            .map(|key| CurrentKey::new(key, &info.origin));
+        Walk {
+            next: 0,
+            link: Hash::ZERO,
+            recorded_at: 0,
+            tree: Frontier::default(),
+            whole: true,
+            complete: true,
+            resync: false,
+            newest_key: key.map(|key| key.key),
+            introduced: key.iter().map(|key| (key.id, key.bytes)).collect(),
+            key,
+            used_keys: Vec::new(),
+            marks,
+            marks_passed: 0,
+            receipts,
+            receipts_passed: 0,
+            checkpointed: false,
+            in_layer: false,
+            carry: None,
+            tiles: Vec::new(),
+            chunks: Chunks::default(),
+            layers: Vec::new(),
+            ids: IdBuckets::default(),
+            ids_below,
+            absent: Vec::new(),
+            bodies_present: 0,
+            signatures_checked: 0,
+        }
+    }
+
+    /// Takes consecutive records of `layer`.
+    pub(super) fn take(&mut self, context: &mut Context<'_>, layer: LayerId, checked: Checked) {
+        self.signatures_checked += checked.signatures_checked;
+        let start = self.next;
+        for fault in checked
+            .faults
+            .into_iter()
+            .filter(|fault| fault.index >= start || fault.kind == FindingKind::PageUnreadable)
+        {
+            context.add(fault.kind, fault.index, fault.expected, fault.found);
+        }
+        if checked.records.is_empty() {
+            (self.whole, self.complete) = (false, false);
+            self.resync = true;
+            return;
+        }
+        let first = checked.first_index;
+        if first < self.next {
+            context.add(
+                FindingKind::OverlappingPages,
+                first,
+                format!("a page that begins at {}", self.next),
+                format!("one that begins at {first}"),
+            );
+        } else if !self.resync && first > self.next {
+            context.add(
+                FindingKind::MissingEntries,
+                self.next,
+                format!("entry {}", self.next),
+                format!("entry {first} is the next"),
+            );
+            (self.whole, self.complete) = (false, false);
+        } else if !self.resync && checked.previous != self.link {
+            context.add(FindingKind::ChainBroken, first, self.link.to_string(), checked.previous.to_string());
+            self.whole = false;
+        }
+        self.resync = false;
+        let mut unsigned: Option<(u64, u64)> = None;
+        for (index, record) in (first..).zip(checked.records) {
+            if index < self.next {
+                continue;
+            }
+            self.next = index;
+            self.record(context, layer, index, record, &mut unsigned);
+        }
+        if let Some((first, count)) = unsigned {
+            let found = if count == 1 {
+                "a signature that does not verify".to_owned()
+            } else {
+                format!(
+                    "signatures that do not verify here and at {} entries behind it in its page",
+                    count - 1
+                )
+            };
+            context.add(
+                FindingKind::BadSignature,
+                first,
+                "a strict signature by the key current at the index",
+                found,
+            );
+        }
+    }
+
+    fn record(
+        &mut self,
+        context: &mut Context<'_>,
+        layer: LayerId,
+        index: u64,
+        record: CheckedRecord,
+        unsigned: &mut Option<(u64, u64)>,
+    ) {
+        self.pass_marks(context);
+        if !self.in_layer {
+            self.enter(context, layer, index);
+        }
+        if index > 0 && record.recorded_at <= self.recorded_at {
+            context.add(
+                FindingKind::TimeNotGrowing,
+                index,
+                format!("a time after {}", self.recorded_at),
+                record.recorded_at.to_string(),
+            );
+        }
+        if record.recorded_at < layer.start() || record.recorded_at >= layer.end() {
+            context.add(
+                FindingKind::IndexMismatch,
+                index,
+                format!("an entry recorded in {layer}"),
+                format!("one recorded at {}", record.recorded_at),
+            );
+        }
+        self.signature(context, index, &record, unsigned);
+        self.newest_key = self.key.map(|key| key.key);
+        self.receipts_at(context, index, &record);
+        self.fact(context, index, &record);
+        self.body(context, index, &record);
+        self.chunks.add(index, record.sums.terms, record.occurred_at, record.body == BodyState::Present);
+        if index < self.ids_below {
+            self.ids.add(index, &record.sums, record.body == BodyState::Present);
+        }
+        if self.whole {
+            let tiles = &mut self.tiles;
+            self.tree.append_with(record.leaf_hash, &mut |level, tile, root| {
+                if level == TILE_LEVEL {
+                    tiles.push((tile, root));
+                }
+            });
+        }
+        self.link = record.link;
+        self.recorded_at = record.recorded_at;
+        self.next = index + 1;
+    }
+
+    /// Rule 4: the key current at the index, and no other, signed.
+    fn signature(
+        &mut self,
+        context: &mut Context<'_>,
+        index: u64,
+        record: &CheckedRecord,
+        unsigned: &mut Option<(u64, u64)>,
+    ) {
+        let Some(key) = self.key else { return };
+        if record.key_id != key.id {
+            context.add(FindingKind::WrongKey, index, key.id.to_string(), record.key_id.to_string());
+        }
+        let verify = |signature: &Signature| key.key.verify(&chain::signed_message(&record.link), signature);
+        let holds = match &record.signed {
+            Signed::Unchecked => return self.used(key, 0),
+            Signed::ByFirst => key.bytes == context.info.identity.genesis_key,
+            Signed::By(bytes) => **bytes == key.bytes,
+            Signed::ByNone(signature) => verify(signature),
+        };
+        if holds && record.key_id == key.id {
+            self.used(key, 1);
+        } else if record.key_id == key.id {
+            let (_, count) = unsigned.get_or_insert((index, 0));
+            *count += 1;
+        }
+    }
+
+    fn used(&mut self, key: CurrentKey, signed: u64) {
+        match self.used_keys.last_mut() {
+            Some((_, bytes, count)) if *bytes == key.bytes => *count += signed,
+            _ => self.used_keys.push((key.id, key.bytes, signed)),
+        }
+    }
+
+    /// Rule 1 and changes of the key.
+    fn fact(&mut self, context: &mut Context<'_>, index: u64, record: &CheckedRecord) {
+        match (index, record.fact.as_deref()) {
+            (0, Some(Fact::Created(Some(created)))) => genesis(context, created),
+            (0, _) => context.add(
+                FindingKind::BadGenesis,
+                0,
+                "an entry that says who the log is",
+                "another entry, or one that cannot be read",
+            ),
+            (_, Some(Fact::Rotated(key))) => self.rotate(context, index, *key),
+            _ => {}
+        }
+    }
+
+    fn rotate(&mut self, context: &mut Context<'_>, index: u64, bytes: Option<[u8; 32]>) {
+        let parsed = bytes.map(|bytes| VerifyingKey::from_bytes(&bytes));
+        let key = match parsed {
+            Some(Ok(key)) => CurrentKey::new(key, &context.info.origin),
+            Some(Err(error)) => {
+                return context.add(FindingKind::BadRotation, index, "a usable key", error.to_string());
+            }
+            None => {
+                return context.add(
+                    FindingKind::BadRotation,
+                    index,
+                    "an entry that names the new key",
+                    "none",
+                );
+            }
+        };
+        if self.introduced.iter().any(|(id, bytes)| *id == key.id || *bytes == key.bytes) {
+            return context.add(
+                FindingKind::BadRotation,
+                index,
+                "a key that is new in the log",
+                format!("key {} again", key.id),
+            );
+        }
+        self.introduced.push((key.id, key.bytes));
+        context.info.keys.write().push((key.id, key.key));
+        self.key = Some(key);
+    }
+
+    fn receipts_at(&mut self, context: &mut Context<'_>, index: u64, record: &CheckedRecord) {
+        while let Some(receipt) =
+            self.receipts.get(self.receipts_passed).filter(|receipt| receipt.index <= index)
+        {
+            self.receipts_passed += 1;
+            if receipt.index < index {
+                // Its entry is missing, which is a finding already.
+                continue;
+            }
+            match self.newest_key.map(|key| receipt.verify(&context.info.origin, &key)) {
+                Some(Ok(_)) if receipt.link == record.link => {}
+                Some(Ok(_)) => context.add(
+                    FindingKind::ReceiptMismatch,
+                    index,
+                    receipt.link.to_string(),
+                    record.link.to_string(),
+                ),
+                Some(Err(error)) => context.add(
+                    FindingKind::BadReceipt,
+                    index,
+                    "a receipt that this log signed",
+                    error.to_string(),
+                ),
+                None => {}
+            }
+        }
+    }
+
+    fn body(&mut self, context: &mut Context<'_>, index: u64, record: &CheckedRecord) {
+        match record.body {
+            BodyState::Present | BodyState::Withheld => self.bodies_present += 1,
+            BodyState::Faulty | BodyState::Unchecked => {}
+            BodyState::Absent => match self.absent.last_mut() {
+                Some(run) if run.to == index && run.class == record.class => run.to += 1,
+                _ => self.absent.push(Absent { from: index, to: index + 1, class: record.class }),
+            },
+        }
+        // Bounded: more runs than a report lists are judged before the end. Until certificates are read,
+        // that makes no difference.
+        if self.absent.len() > super::finding::MAX_LISTED {
+            self.judge_absent(context);
+        }
+    }
+
+    /// Rule 6. A certificate (`varve.retention.expired`) stands behind what it covers, so absent bodies are
+    /// judged once the log has been walked. No release writes certificates yet: nothing is covered.
+    fn judge_absent(&mut self, context: &mut Context<'_>) {
+        for Absent { from, to, class } in self.absent.drain(..) {
+            let found =
+                format!("no body and no certificate of expiry at {} entries of class {class}", to - from);
+            context.add(FindingKind::MissingBody, from, "a body", found);
+        }
+    }
+
+    /// The first record of the log in a layer.
+    fn enter(&mut self, context: &mut Context<'_>, layer: LayerId, index: u64) {
+        self.in_layer = true;
+        self.layers.push((layer, index));
+        let Some(value) = self.carry.take() else { return };
+        let identity = &context.info.identity;
+        let agrees = read_carry(&value).is_some_and(|carry| {
+            carry.origin == context.info.origin
+                && carry.tenant == identity.tenant
+                && carry.log_id == identity.log_id
+                && carry.genesis_key == identity.genesis_key
+                && carry.first_index == index
+                && (carry.previous == self.link || !self.whole)
+        });
+        if !agrees {
+            context.add(
+                FindingKind::IndexMismatch,
+                index,
+                "a carry record that says where the log stood",
+                format!("another one in {layer}"),
+            );
+        }
+    }
+
+    /// Looks at all marks of the size reached.
+    fn pass_marks(&mut self, context: &mut Context<'_>) {
+        while let Some(mark) = self.marks.get(self.marks_passed).filter(|mark| mark.size <= self.next) {
+            self.marks_passed += 1;
+            if mark.size < self.next || !self.whole {
+                // Entries are missing, which is a finding already; the tree is not the log's.
+                continue;
+            }
+            let (at, root) = (mark.size, self.tree.root());
+            match &mark.says {
+                Says::Slot { root: signed } if *signed != root => {
+                    context.add(
+                        FindingKind::RootMismatch,
+                        at,
+                        format!("{signed} by the last signed checkpoint"),
+                        root.to_string(),
+                    );
+                }
+                Says::Slot { .. } => {}
+                Says::Snapshot { link, recorded_at, key, root: said } => {
+                    let pairs = [
+                        ("link", link.to_string(), self.link.to_string()),
+                        ("recorded_at", recorded_at.to_string(), self.recorded_at.to_string()),
+                        ("root", said.to_string(), root.to_string()),
+                        (
+                            "key",
+                            Hash(*key).to_string(),
+                            self.key.map_or_else(String::new, |key| Hash(key.bytes).to_string()),
+                        ),
+                    ];
+                    for (what, said, found) in pairs {
+                        if said != found {
+                            context.add(
+                                FindingKind::HeadMismatch,
+                                at,
+                                format!("{what} {said} by the head"),
+                                found,
+                            );
+                        }
+                    }
+                }
+                Says::Checkpoint(position) => {
+                    let given = &context.checkpoints[*position];
+                    let said = given.checkpoint.root;
+                    let signed = self
+                        .newest_key
+                        .is_some_and(|key| given.note.verify(&context.info.origin, &key).is_ok());
+                    if !signed {
+                        context.add(
+                            FindingKind::CheckpointSignature,
+                            at,
+                            "a signature by the key current at the checkpoint's size",
+                            given.file.clone(),
+                        );
+                    }
+                    if said != root {
+                        context.add(
+                            FindingKind::RootMismatch,
+                            at,
+                            format!("{said} by {}", given.file),
+                            root.to_string(),
+                        );
+                    }
+                    self.checkpointed |= signed && said == root;
+                }
+            }
+        }
+    }
+
+    /// The layer has no more records of the log.
+    pub(super) fn pages_end(&mut self) {
+        self.chunks.close();
+    }
+
+    /// Holds a stored tile root against the tree.
+    pub(super) fn tile(&mut self, context: &mut Context<'_>, tile: u64, root: &[u8]) {
+        if !self.whole {
+            return;
+        }
+        let first = tile << TILE_LEVEL;
+        match self.tiles.binary_search_by_key(&tile, |(tile, _)| *tile) {
+            Ok(at) if self.tiles[at].1.0[..] == *root => {}
+            Ok(at) => context.add(
+                FindingKind::IndexMismatch,
+                first,
+                format!("tile {tile} with root {}", self.tiles[at].1),
+                "another root",
+            ),
+            Err(_) => context.add(
+                FindingKind::IndexMismatch,
+                first,
+                "tiles that end in this layer",
+                format!("tile {tile}"),
+            ),
+        }
+    }
+
+    /// Holds a block of postings against the records.
+    pub(super) fn block(
+        &mut self,
+        context: &mut Context<'_>,
+        first: u64,
+        block: &Result<Block, &'static str>,
+    ) {
+        let compared = match block {
+            Ok(block) => self.chunks.compare(block),
+            Err(what) => Err(("a block of postings".to_owned(), (*what).to_owned())),
+        };
+        if let Err((expected, found)) = compared
+            && self.complete
+        {
+            context.add(FindingKind::IndexMismatch, first, expected, found);
+        }
+    }
+
+    /// The next layer begins. Returns whether the log had records in this one.
+    pub(super) fn leave(&mut self) {
+        self.in_layer = false;
+        self.carry = None;
+        self.tiles = Vec::new();
+        self.chunks = Chunks::default();
+    }
+
+    /// Keeps the carry record for the first record of the layer.
+    pub(super) fn set_carry(&mut self, value: Vec<u8>) {
+        self.carry = Some(value);
+    }
+
+    /// Every record was seen. `known_size` is what snapshot and journal say; `key` what the journal says is
+    /// current.
+    pub(super) fn finish(&mut self, context: &mut Context<'_>, known_size: u64, key: Option<[u8; 32]>) {
+        self.pass_marks(context);
+        let size = self.next;
+        if size < known_size {
+            context.add(
+                FindingKind::Truncated,
+                size,
+                format!("{known_size} entries by the head"),
+                format!("{size} entries"),
+            );
+        }
+        if size > known_size {
+            let found = format!(
+                "layers that hold entries up to {size}: the journal or the snapshot is older than they are"
+            );
+            context.add(
+                FindingKind::Rollback,
+                known_size,
+                format!("{known_size} entries by snapshot and journal"),
+                found,
+            );
+        }
+        if known_size == 0 && size == 0 {
+            context.add(FindingKind::BadGenesis, 0, "an entry that says who the log is", "no entry");
+        }
+        for mark in &self.marks[self.marks_passed..] {
+            let by = match &mark.says {
+                Says::Snapshot { .. } => continue,
+                Says::Slot { .. } => "the last signed checkpoint",
+                Says::Checkpoint(position) => &context.checkpoints[*position].file,
+            };
+            let expected = format!("{} entries by {by}", mark.size);
+            context.add(FindingKind::Truncated, size, expected, format!("{size} entries"));
+        }
+        let beyond = self.receipts.len() - self.receipts_passed;
+        if let Some(receipt) = self.receipts.get(self.receipts_passed) {
+            let held = self.newest_key.map(|key| receipt.verify(&context.info.origin, &key));
+            let expected = format!("entry {}, for which there is a receipt", receipt.index);
+            match held {
+                Some(Err(error)) => context.add(
+                    FindingKind::BadReceipt,
+                    receipt.index,
+                    "a receipt that this log signed",
+                    error.to_string(),
+                ),
+                _ => context.add(
+                    FindingKind::Truncated,
+                    size,
+                    expected,
+                    format!("{size} entries; {beyond} receipts are for entries behind them"),
+                ),
+            }
+        }
+        if let (Some(said), Some(current)) = (key, self.key)
+            && said != current.bytes
+        {
+            context.add(
+                FindingKind::HeadMismatch,
+                size,
+                format!("key {} by the journal", Hash(said)),
+                Hash(current.bytes).to_string(),
+            );
+        }
+        self.judge_absent(context);
+    }
+
+    /// Holds the layers that the snapshot names against those that have the log's entries.
+    pub(super) fn compare_layers(&self, context: &mut Context<'_>, said: &[(LayerId, u64)], said_size: u64) {
+        let found: Vec<_> = self.layers.iter().copied().filter(|(_, first)| *first < said_size).collect();
+        if self.complete && found != said {
+            let text = |layers: &[(LayerId, u64)]| {
+                layers
+                    .iter()
+                    .map(|(layer, first)| format!("{layer} from {first}"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            };
+            context.add(FindingKind::HeadMismatch, 0, format!("entries in {}", text(said)), text(&found));
+        }
+    }
+}
+
+impl CurrentKey {
+    fn new(key: VerifyingKey, origin: &str) -> CurrentKey {
+        CurrentKey { id: key.key_id(origin), key, bytes: key.to_bytes() }
+    }
+}
+
+/// Index 0 against what the snapshot says of the log.
+fn genesis(context: &mut Context<'_>, created: &Created) {
+    let identity = &context.info.identity;
+    if created.origin != context.info.origin {
+        context.add(
+            FindingKind::BadGenesis,
+            0,
+            format!("origin {}", context.info.origin),
+            created.origin.clone(),
+        );
+    }
+    if created.key != identity.genesis_key {
+        context.add(
+            FindingKind::BadGenesis,
+            0,
+            format!("key {}", Hash(identity.genesis_key)),
+            Hash(created.key).to_string(),
+        );
+    }
+    if VerifyingKey::from_bytes(&created.key).is_err() {
+        context.add(FindingKind::BadGenesis, 0, "a usable key", Hash(created.key).to_string());
+    }
+    let log_id = chain::log_id(&created.origin, &created.nonce, &created.key, created.recovery.as_ref());
+    if log_id != identity.log_id {
+        context.add(FindingKind::LogId, 0, log_id.to_string(), identity.log_id.to_string());
+    }
+}
+
+struct Carry<'a> {
+    origin: &'a str,
+    tenant: &'a str,
+    log_id: Hash,
+    genesis_key: [u8; 32],
+    first_index: u64,
+    previous: Hash,
+}
+
+fn read_carry(value: &[u8]) -> Option<Carry<'_>> {
+    let mut from = Reader::new(value);
+    if from.u8().ok()? != 1 {
+        return None;
+    }
+    let carry = Carry {
+        origin: from.text16().ok()?,
+        tenant: from.text16().ok()?,
+        log_id: Hash(from.array().ok()?),
+        genesis_key: from.array().ok()?,
+        first_index: from.u64().ok()?,
+        previous: Hash(from.array().ok()?),
+    };
+    (from.rest() == 0).then_some(carry)
+}

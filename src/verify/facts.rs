@@ -1,0 +1,108 @@
+//! What Varve's own entries say, read out of their clear member `varve`. The names of facts stand here and
+//! nowhere else in this room.
+
+use crate::event::Body;
+use crate::event::catalog::{Value, action};
+use crate::store::state::ApiKey;
+
+/// An entry of Varve's own that a rule of verification needs.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Fact {
+    /// Index 0: who the log is.
+    Created(Option<Created>),
+    /// From the next entry on this key signs.
+    Rotated(Option<[u8; 32]>),
+    /// An API key came to be.
+    ApiKeyCreated(Box<RecordedKey>),
+    /// An API key does not hold any more.
+    ApiKeyRevoked(String),
+    /// Number of logs in the map, and the interval in microseconds, where it says so.
+    Heartbeat { logs: Option<u64>, interval: Option<u64> },
+    /// The server started.
+    Started,
+    /// The server stopped in order.
+    Stopped,
+}
+
+/// What the first entry of a log says.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Created {
+    pub(super) origin: String,
+    pub(super) nonce: [u8; 32],
+    pub(super) key: [u8; 32],
+    pub(super) recovery: Option<[u8; 32]>,
+}
+
+/// What an entry says of an API key. `None` where it does not say.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(super) struct RecordedKey {
+    pub(super) id: Option<String>,
+    pub(super) secret_digest: Option<[u8; 32]>,
+    pub(super) scopes: Option<u64>,
+    pub(super) tenant: Option<String>,
+}
+
+/// Reads what a checked body of Varve's own says; `None` when no rule needs it.
+pub(super) fn read(body: &Body, name: &str) -> Option<Fact> {
+    let facts = || body.facts().unwrap_or(Value::Null);
+    Some(match name {
+        action::LOG_CREATED => Fact::Created(created(&facts())),
+        action::KEY_ROTATED => Fact::Rotated(bytes(&facts(), &["key", "public_key", "new_key"])),
+        action::API_KEY_CREATED | action::OPERATOR_KEY_RESET => {
+            Fact::ApiKeyCreated(Box::new(recorded_key(&facts())))
+        }
+        action::API_KEY_REVOKED => Fact::ApiKeyRevoked(text(&facts(), &["id", "key_id"]).unwrap_or_default()),
+        action::LOG_HEARTBEAT => {
+            let facts = facts();
+            let seconds =
+                number(&facts, &["interval_seconds"]).and_then(|seconds| seconds.checked_mul(1_000_000));
+            Fact::Heartbeat { logs: number(&facts, &["logs", "size"]), interval: seconds }
+        }
+        action::SERVICE_STARTED => Fact::Started,
+        action::SERVICE_STOPPED => Fact::Stopped,
+        _ => return None,
+    })
+}
+
+/// Whether an entry records the key as the store has it: id and digest must be said and agree; the rest
+/// must agree where it is said.
+pub(super) fn records(entry: &RecordedKey, key: &ApiKey) -> bool {
+    entry.id.as_deref() == Some(&key.id)
+        && entry.secret_digest == Some(key.secret_digest)
+        && entry.scopes.is_none_or(|scopes| scopes == u64::from(key.scopes))
+        && entry.tenant.as_ref().is_none_or(|tenant| Some(tenant) == key.tenant.as_ref())
+}
+
+fn created(facts: &Value) -> Option<Created> {
+    Some(Created {
+        origin: text(facts, &["origin"])?,
+        nonce: bytes(facts, &["nonce"])?,
+        key: bytes(facts, &["key", "public_key"])?,
+        recovery: bytes(facts, &["recovery_key"]).filter(|key| *key != [0; 32]),
+    })
+}
+
+fn recorded_key(facts: &Value) -> RecordedKey {
+    RecordedKey {
+        id: text(facts, &["id", "key_id"]),
+        secret_digest: bytes(facts, &["secret_digest", "digest"]),
+        scopes: number(facts, &["scopes"]),
+        tenant: text(facts, &["tenant"]),
+    }
+}
+
+fn find<'a>(facts: &'a Value, names: &[&str]) -> Option<&'a Value> {
+    names.iter().find_map(|name| facts.get(name))
+}
+
+fn text(facts: &Value, names: &[&str]) -> Option<String> {
+    find(facts, names)?.as_text().map(str::to_owned)
+}
+
+fn number(facts: &Value, names: &[&str]) -> Option<u64> {
+    find(facts, names)?.as_number()
+}
+
+fn bytes(facts: &Value, names: &[&str]) -> Option<[u8; 32]> {
+    find(facts, names)?.as_bytes()
+}

@@ -1,0 +1,384 @@
+//! Indexes held against the records, in memory that does not grow with the number of terms.
+//!
+//! Two sets of pairs (token, place) are equal if the sums of a keyed 128-bit mix over their members are:
+//! the key is random and known to this run alone, so whoever wrote the files could not aim at a collision.
+//! Sums add up whatever the order, so records and index are each read once, in their own order.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::event::{Body, Field, terms, token};
+use crate::store::idtable::{Location, Token};
+use crate::store::read::short_token;
+use crate::store::terms::LEVEL_ENTRIES;
+use crate::store::wire::Reader;
+
+/// Entries of one bucket of the id table's sums: 32 bytes a bucket, 12.5 MB for 100 million entries.
+const BUCKET_ENTRIES: u64 = 256;
+
+/// Most buckets whose tokens are compared one by one after their sums differed.
+const MAX_EXAMINED_BUCKETS: usize = 256;
+
+/// Most terms of a record besides ids: an action and its 63 prefixes (128 characters, every other a dot), class,
+/// outcome, actor, address, 32 targets: 100.
+const MAX_TERMS: usize = 128;
+
+/// Version of a piece of postings (FORMAT, "Terms").
+const PIECE_VERSION: u8 = 1;
+const PIECE_HEADER_BYTES: usize = 1 + 5 + 8 + 8;
+const BITMAP_MARK: u16 = u16::MAX;
+const BITMAP_BYTES: usize = 512;
+
+/// The key of the mix: random, fresh for each run.
+#[derive(Clone, Copy)]
+pub(super) struct Secret([u64; 4]);
+
+impl Secret {
+    /// A secret from fresh random numbers.
+    pub(super) fn new(random: [u64; 4]) -> Secret {
+        Secret(random)
+    }
+
+    /// The mix of one posting.
+    fn posting(&self, token: u64, index: u64) -> u128 {
+        self.mix(token, index)
+    }
+
+    /// The mix of one entry of the id table.
+    fn id(&self, token: &Token, location: Location) -> u128 {
+        let token = u128::from_be_bytes(*token);
+        #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+        let (high, low) = ((token >> 64) as u64, token as u64);
+        self.mix(high ^ scramble(low ^ self.0[3]), location.index ^ u64::from(location.log) << 40)
+    }
+
+    fn mix(&self, a: u64, b: u64) -> u128 {
+        let first = scramble(a ^ self.0[0] ^ scramble(b.wrapping_add(self.0[1])));
+        let second = scramble(first ^ self.0[2].wrapping_add(a.rotate_left(32)));
+        u128::from(first) << 64 | u128::from(second)
+    }
+}
+
+/// The finaliser of MurmurHash3.
+fn scramble(mut x: u64) -> u64 {
+    x = (x ^ x >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    x = (x ^ x >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    x ^ x >> 33
+}
+
+/// What one record contributes to both indexes.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Contribution {
+    pub(super) terms: u128,
+    pub(super) ids: u128,
+    pub(super) id_count: u32,
+}
+
+/// Computes what the indexes must hold of a body.
+pub(super) fn contribution(
+    secret: &Secret,
+    index_key: &[u8; 32],
+    body: &Body,
+    location: Location,
+) -> Contribution {
+    let mut sums = Contribution::default();
+    let mut seen = [0u64; MAX_TERMS];
+    let mut count = 0;
+    let mut first_id = None;
+    terms(body, &mut |field, value| {
+        let token = token(index_key, field, value);
+        match field {
+            Field::Id | Field::RequestId => {
+                if first_id != Some(token) {
+                    sums.ids = sums.ids.wrapping_add(secret.id(&token, location));
+                    sums.id_count += 1;
+                }
+                first_id = first_id.or(Some(token));
+            }
+            _ => {
+                // Two targets may share an id: the index holds a posting once.
+                let token = short_token(&token);
+                if seen[..count].contains(&token) {
+                    return;
+                }
+                seen[count] = token;
+                count += 1;
+                sums.terms = sums.terms.wrapping_add(secret.posting(token, location.index));
+            }
+        }
+    });
+    sums
+}
+
+/// The entries between two boundaries of blocks, as the records have them.
+#[derive(Clone, Copy)]
+pub(super) struct Chunk {
+    start: u64,
+    end: u64,
+    sum: u128,
+    earliest: u64,
+    latest: u64,
+    /// Every body and disclosure was there.
+    complete: bool,
+}
+
+/// The chunks of one log in one layer.
+#[derive(Default)]
+pub(super) struct Chunks {
+    closed: Vec<Chunk>,
+    open: Option<Chunk>,
+}
+
+impl Chunks {
+    /// Adds the record at `index`.
+    pub(super) fn add(&mut self, index: u64, sum: u128, occurred_at: u64, complete: bool) {
+        let open = self.open.get_or_insert(Chunk {
+            start: index,
+            end: index,
+            sum: 0,
+            earliest: u64::MAX,
+            latest: 0,
+            complete: true,
+        });
+        open.end = index + 1;
+        open.sum = open.sum.wrapping_add(sum);
+        open.earliest = open.earliest.min(occurred_at);
+        open.latest = open.latest.max(occurred_at);
+        open.complete &= complete;
+        if open.end.is_multiple_of(LEVEL_ENTRIES[0]) {
+            self.closed.extend(self.open.take());
+        }
+    }
+
+    /// The layer has no more records of the log.
+    pub(super) fn close(&mut self) {
+        self.closed.extend(self.open.take());
+    }
+
+    /// Holds a block against the records. The error says what the records have and what the block says.
+    pub(super) fn compare(&self, block: &Block) -> Result<(), (String, String)> {
+        let covers = format!("the block over entries {} to {}", block.first, block.end);
+        let from = self.closed.partition_point(|chunk| chunk.start < block.first);
+        let upto = self.closed.partition_point(|chunk| chunk.end <= block.end);
+        let chunks = self.closed.get(from..upto).unwrap_or_default();
+        let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else {
+            return Err(("a block over entries of the layer".to_owned(), covers));
+        };
+        if first.start != block.first || last.end != block.end {
+            return Err((format!("a block over entries {} to {}", first.start, last.end), covers));
+        }
+        if !chunks.iter().all(|chunk| chunk.complete) {
+            // What the records lack is a finding of its own; what the index has of it cannot be told.
+            return Ok(());
+        }
+        let sum = chunks.iter().fold(0u128, |sum, chunk| sum.wrapping_add(chunk.sum));
+        if sum != block.sum {
+            return Err(("the terms of the records".to_owned(), format!("other postings in {covers}")));
+        }
+        let earliest = chunks.iter().map(|chunk| chunk.earliest).min().unwrap_or(0);
+        let latest = chunks.iter().map(|chunk| chunk.latest).max().unwrap_or(0);
+        if (earliest, latest) != (block.earliest, block.latest) {
+            return Err((
+                format!("occurred_at from {earliest} to {latest}"),
+                format!("{} to {} in {covers}", block.earliest, block.latest),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A block of postings as it is stored, reduced to its sum.
+pub(super) struct Block {
+    pub(super) first: u64,
+    pub(super) end: u64,
+    earliest: u64,
+    latest: u64,
+    sum: u128,
+}
+
+impl Block {
+    /// Reads the pieces of a block: first token and bytes each, in order of key. The error says what is
+    /// wrong with them.
+    pub(super) fn read(
+        secret: &Secret,
+        level: u8,
+        first: u64,
+        pieces: &[(u64, Vec<u8>)],
+    ) -> Result<Block, &'static str> {
+        let entries = *LEVEL_ENTRIES.get(usize::from(level)).ok_or("a level that does not exist")?;
+        let Some((0, _)) = pieces.first() else { return Err("its first piece is missing") };
+        let mut block: Option<Block> = None;
+        let mut last_token = None;
+        for (key, piece) in pieces {
+            let mut from = Reader::new(piece);
+            let (end, earliest, latest) = header(&mut from).ok_or("a malformed piece")?;
+            let known = block.get_or_insert(Block { first, end, earliest, latest, sum: 0 });
+            if (known.end, known.earliest, known.latest) != (end, earliest, latest) {
+                return Err("pieces that contradict each other");
+            }
+            if end <= first || end - first > entries {
+                return Err("an impossible range");
+            }
+            let mut is_first = true;
+            while from.rest() > 0 {
+                let token = from.u64().map_err(|_| "a malformed piece")?;
+                // A reader finds the piece of a token by its key, and the token in it by order.
+                if last_token.is_some_and(|last| token <= last)
+                    || token < *key
+                    || (is_first && *key != 0 && token != *key)
+                {
+                    return Err("tokens out of order");
+                }
+                (last_token, is_first) = (Some(token), false);
+                known.sum =
+                    postings(secret, &mut from, token, first, end, known.sum).ok_or("malformed postings")?;
+            }
+        }
+        block.ok_or("no piece")
+    }
+}
+
+fn header(from: &mut Reader<'_>) -> Option<(u64, u64, u64)> {
+    if from.rest() < PIECE_HEADER_BYTES || from.u8().ok()? != PIECE_VERSION {
+        return None;
+    }
+    let end = from.array::<5>().ok()?.iter().fold(0, |index, byte| index << 8 | u64::from(*byte));
+    Some((end, from.u64().ok()?, from.u64().ok()?))
+}
+
+fn postings(
+    secret: &Secret,
+    from: &mut Reader<'_>,
+    token: u64,
+    first: u64,
+    end: u64,
+    sum: u128,
+) -> Option<u128> {
+    let mut sum = sum;
+    let mut last: Option<u64> = None;
+    let mut add = |position: u64| {
+        let index = first + position;
+        let ascends = last.is_none_or(|last| position > last) && index < end;
+        last = Some(position);
+        sum = sum.wrapping_add(secret.posting(token, index));
+        ascends.then_some(())
+    };
+    match from.u16().ok()? {
+        BITMAP_MARK => {
+            for (byte, bits) in (0u64..).zip(from.take(BITMAP_BYTES).ok()?) {
+                (0..8).filter(|bit| bits >> bit & 1 == 1).try_for_each(|bit| add(byte * 8 + bit))?;
+            }
+        }
+        count => (0..count).try_for_each(|_| add(u64::from(from.u16().ok()?)))?,
+    }
+    Some(sum)
+}
+
+/// What the id table must hold of one log, in buckets.
+#[derive(Default)]
+pub(super) struct IdBuckets {
+    buckets: Vec<Bucket>,
+}
+
+#[derive(Clone, Copy)]
+struct Bucket {
+    sum: u128,
+    count: u64,
+    /// Every body was read: nothing else may stand in the table. Else more may.
+    complete: bool,
+}
+
+impl IdBuckets {
+    /// Adds the record at `index`.
+    pub(super) fn add(&mut self, index: u64, sums: &Contribution, complete: bool) {
+        let Ok(at) = usize::try_from(index / BUCKET_ENTRIES) else { return };
+        if at >= self.buckets.len() {
+            self.buckets.resize(at + 1, Bucket { sum: 0, count: 0, complete: true });
+        }
+        let bucket = &mut self.buckets[at];
+        bucket.sum = bucket.sum.wrapping_add(sums.ids);
+        bucket.count += u64::from(sums.id_count);
+        bucket.complete &= complete;
+    }
+
+    fn get(&self, at: u64) -> Option<&Bucket> {
+        usize::try_from(at).ok().and_then(|at| self.buckets.get(at))
+    }
+}
+
+/// A bucket of the id table that does not hold what the records have.
+pub(super) struct BadBucket {
+    /// Position of the log in the caller's list, or its number when nothing made it.
+    pub(super) log: Result<usize, u32>,
+    /// First and last index, the last excluded.
+    pub(super) range: (u64, u64),
+    pub(super) expected: u64,
+    pub(super) found: u64,
+}
+
+/// Compares an id table with what the records have. `visit` runs over the whole table; it is called twice
+/// where sums differ. `position` finds a log by its number: `Ok(None)` is one that is not checked.
+pub(super) fn compare_ids<E>(
+    secret: &Secret,
+    logs: &[IdBuckets],
+    position: impl Fn(u32) -> Result<Option<usize>, u32>,
+    mut visit: impl FnMut(&mut dyn FnMut(&Token, Location)) -> Result<(), E>,
+) -> Result<Vec<BadBucket>, E> {
+    let mut found: Vec<Vec<(u128, u64)>> = logs.iter().map(|log| vec![(0, 0); log.buckets.len()]).collect();
+    let mut bad: BTreeMap<(Result<usize, u32>, u64), BadBucket> = BTreeMap::new();
+    let mut stray = |log, index: u64| {
+        let bucket = index / BUCKET_ENTRIES;
+        let range = (bucket * BUCKET_ENTRIES, (bucket + 1) * BUCKET_ENTRIES);
+        let full = bad.len() >= MAX_EXAMINED_BUCKETS;
+        match bad.get_mut(&(log, bucket)) {
+            Some(bad) => bad.found += 1,
+            None if full => {}
+            None => drop(bad.insert((log, bucket), BadBucket { log, range, expected: 0, found: 1 })),
+        }
+    };
+    visit(&mut |token, location| match position(location.log) {
+        Ok(Some(log)) => {
+            let at = usize::try_from(location.index / BUCKET_ENTRIES).unwrap_or(usize::MAX);
+            match found[log].get_mut(at) {
+                Some((sum, count)) => {
+                    *sum = sum.wrapping_add(secret.id(token, location));
+                    *count += 1;
+                }
+                None => stray(Ok(log), location.index),
+            }
+        }
+        Ok(None) => {}
+        Err(number) => stray(Err(number), location.index),
+    })?;
+    let mut suspects: HashMap<(usize, u64), HashSet<(Token, Location)>> = HashMap::new();
+    for (log, buckets) in found.iter().enumerate() {
+        for (at, (sum, count)) in (0u64..).zip(buckets) {
+            let differs = logs[log]
+                .get(at)
+                .is_some_and(|bucket| bucket.sum != *sum && (bucket.complete || bucket.count > *count));
+            if differs && suspects.len() < MAX_EXAMINED_BUCKETS {
+                suspects.insert((log, at), HashSet::new());
+            }
+        }
+    }
+    if !suspects.is_empty() {
+        // A crash may leave the same entry in two runs: only the sets must be equal.
+        visit(&mut |token, location| {
+            if let Ok(Some(log)) = position(location.log)
+                && let Some(set) = suspects.get_mut(&(log, location.index / BUCKET_ENTRIES))
+            {
+                set.insert((*token, location));
+            }
+        })?;
+    }
+    let mut all: Vec<BadBucket> = bad.into_values().collect();
+    for ((log, at), set) in suspects {
+        let Some(bucket) = logs[log].get(at) else { continue };
+        let sum =
+            set.iter().fold(0u128, |sum, (token, location)| sum.wrapping_add(secret.id(token, *location)));
+        if sum != bucket.sum {
+            let range = (at * BUCKET_ENTRIES, (at + 1) * BUCKET_ENTRIES);
+            all.push(BadBucket { log: Ok(log), range, expected: bucket.count, found: set.len() as u64 });
+        }
+    }
+    Ok(all)
+}

@@ -367,9 +367,7 @@ fn the_id_table_must_have_every_id_and_no_other() {
         verify(dir.path())
     };
     assert_intact(&rebuild(&|_| ()));
-    let at = |all: &Ids, index| {
-        all.iter().position(|(_, at)| *at == Location { log: 1, index }).unwrap()
-    };
+    let at = |all: &Ids, index| all.iter().position(|(_, at)| *at == Location { log: 1, index }).unwrap();
     let report = rebuild(&|all| {
         let place = at(all, 700);
         all.remove(place);

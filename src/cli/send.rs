@@ -3,6 +3,11 @@
 //! A batch has at most 1,000 events and 4 MiB. Each event has an id before it is sent for the first time, so every
 //! repeat is safe. By default one bad event is reported and the rest goes on; strict sending stops at the first.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "an event gets its id before it is first sent, so that a repeat is known"
+)]
+
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;

@@ -144,7 +144,10 @@ impl Committer {
 
 /// Negative control: answers, then dawdles, so that a kill falls between the answer and the journal.
 #[cfg(feature = "unsafe-ack-before-journal")]
-fn answer_too_early(replies: Vec<super::sequencer::Reply>, records: &[Arc<Sequenced>]) -> Vec<super::sequencer::Reply> {
+fn answer_too_early(
+    replies: Vec<super::sequencer::Reply>,
+    records: &[Arc<Sequenced>],
+) -> Vec<super::sequencer::Reply> {
     for reply in replies {
         let _ = reply.to.send(reply.answers.into_iter().map(|answer| place(answer, records)).collect());
     }

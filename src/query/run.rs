@@ -1,8 +1,6 @@
 //! Putting one page together: candidates in order, each record looked at, until the page is full, nothing is
 //! left, or the time is up.
 
-#![expect(clippy::disallowed_methods, reason = "the clock is held against the deadline that the caller gave")]
-
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -294,6 +292,7 @@ impl Page<'_> {
         self.records.len() >= self.limit || self.bytes >= MAX_ANSWER_BYTES
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a query ends at its deadline")]
     fn must_end(&mut self) -> bool {
         self.is_late |= Instant::now() >= self.request.deadline;
         self.is_late || self.is_full()

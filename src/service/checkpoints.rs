@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use crate::tlog::hash::Hash;
 
-const SLOT_BYTES: u64 = 64;
+const SLOT_BYTES: usize = 64;
 
 /// The file, open.
 pub struct SignedCheckpoints {
@@ -89,24 +89,24 @@ impl SignedCheckpoints {
             Some(last) if last.size >= next.size => return Err(SignedError::Conflict { log, signed: last }),
             _ => {}
         }
-        let mut slot = [0u8; SLOT_BYTES as usize];
+        let mut slot = [0u8; SLOT_BYTES];
         slot[..8].copy_from_slice(&next.size.to_be_bytes());
         slot[8..40].copy_from_slice(next.root.as_bytes());
         let check = check_of(log, &slot[..40]);
         slot[40..48].copy_from_slice(&check);
-        file.write_all_at(&slot, u64::from(log) * SLOT_BYTES)
+        file.write_all_at(&slot, u64::from(log) * SLOT_BYTES as u64)
             .and_then(|()| file.sync_data())
             .map_err(|source| SignedError::Io { path: self.path.clone(), source })
     }
 
     fn read(&self, file: &File, log: u32) -> Result<Option<Signed>, SignedError> {
-        let mut slot = [0u8; SLOT_BYTES as usize];
-        match file.read_exact_at(&mut slot, u64::from(log) * SLOT_BYTES) {
+        let mut slot = [0u8; SLOT_BYTES];
+        match file.read_exact_at(&mut slot, u64::from(log) * SLOT_BYTES as u64) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(source) => return Err(SignedError::Io { path: self.path.clone(), source }),
         }
-        if slot == [0; SLOT_BYTES as usize] {
+        if slot == [0; SLOT_BYTES] {
             return Ok(None);
         }
         if slot[40..48] != check_of(log, &slot[..40]) || slot[48..] != [0; 16] {

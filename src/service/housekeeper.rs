@@ -1,5 +1,7 @@
 //! What runs beside the write path: heartbeats, merges of the id table, seals of closed layers, the clock's watch.
 
+#![expect(clippy::disallowed_methods, reason = "its one thread, and when a heartbeat is due")]
+
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};

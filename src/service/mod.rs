@@ -111,6 +111,7 @@ fn not_found(tenant: &str) -> Error {
 /// Fresh random bytes for keys and nonces, from the operating system.
 ///
 /// Panics when the system has no randomness to give: nothing can be made safely then.
+#[expect(clippy::disallowed_methods, reason = "the one place where keys and nonces are drawn")]
 fn random(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("the operating system gives random bytes");
 }

@@ -1,5 +1,7 @@
 //! Reading: records, queries, proofs, checkpoints.
 
+#![expect(clippy::disallowed_methods, reason = "the deadline of a query")]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -210,7 +212,7 @@ impl<'a> LogNodes<'a> {
     }
 
     /// The root over `[first, first + 2^level)` from the records.
-    fn from_leaves(&self, level: u8, first: u64) -> Result<Hash, ReadError> {
+    fn root_of_leaves(&self, level: u8, first: u64) -> Result<Hash, ReadError> {
         let mut hashes = Vec::with_capacity(1 << level);
         self.store.range(self.log, first, first + (1 << level), &mut |record| {
             hashes.push(record.leaf_hash);
@@ -230,12 +232,12 @@ impl Nodes for LogNodes<'_> {
 
     fn node(&self, level: u8, index: u64) -> Result<Hash, ReadError> {
         if level < TILE_LEVEL {
-            return self.from_leaves(level, index << level);
+            return self.root_of_leaves(level, index << level);
         }
         if level == TILE_LEVEL {
             return match self.tiles.get(&index) {
                 Some(root) => Ok(*root),
-                None => self.from_leaves(level, index << level),
+                None => self.root_of_leaves(level, index << level),
             };
         }
         Ok(node_hash(&self.node(level - 1, index * 2)?, &self.node(level - 1, index * 2 + 1)?))

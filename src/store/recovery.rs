@@ -336,7 +336,8 @@ impl Replay {
                 None => 0,
                 Some(page) => {
                     let header = page::header(&page.bytes);
-                    let header = header.map_err(|error| damage(&log, page.first_index, &error.to_string()))?;
+                    let header =
+                        header.map_err(|error| damage(&log, page.first_index, &error.to_string()))?;
                     page.first_index + u64::from(header.count)
                 }
             };
@@ -348,7 +349,9 @@ impl Replay {
                 )));
             }
             if end < size && head_names(&log) {
-                return Err(damage(&log, end, "the newest layer ends here; it was rolled back or damaged").into());
+                return Err(
+                    damage(&log, end, "the newest layer ends here; it was rolled back or damaged").into()
+                );
             }
         }
         Ok(())

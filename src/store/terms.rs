@@ -182,6 +182,11 @@ impl<'a> Piece<'a> {
         Ok(Piece { header, next: (next != 0).then_some(next), entries: &covered[from.offset()..] })
     }
 
+    /// The tokens and their positions, as they are stored.
+    pub fn entries(&self) -> &'a [u8] {
+        self.entries
+    }
+
     /// The positions of `token`. `None` when this piece cannot say, because the token lies behind its end.
     ///
     /// The caller has found the piece as the last one whose first token is at most `token`.

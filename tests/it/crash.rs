@@ -63,9 +63,9 @@ pub(super) fn small_journal() -> journal::Options {
 
 /// An event that follows from its id: one of nine actors, `filler` bytes that do not compress.
 pub(super) fn event(id: &str, filler: usize) -> String {
-    let digest = id.bytes().fold(0xCBF2_9CE4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-    });
+    let digest = id
+        .bytes()
+        .fold(0xCBF2_9CE4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
     let mut state = digest;
     let mut text = String::new();
     while text.len() < filler {
@@ -85,7 +85,11 @@ enum Sent {
     Refused,
 }
 
-pub(super) fn append(service: &Service, tenant: &str, events: &[String]) -> Vec<Result<(u64, String), ErrorCode>> {
+pub(super) fn append(
+    service: &Service,
+    tenant: &str,
+    events: &[String],
+) -> Vec<Result<(u64, String), ErrorCode>> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let submitted: Vec<Submitted<'_>> =
         events.iter().map(|event| Submitted { raw: event.as_bytes(), idempotency_key: None }).collect();
@@ -100,7 +104,12 @@ pub(super) fn append(service: &Service, tenant: &str, events: &[String]) -> Vec<
 }
 
 /// Id and link of a record, or the error in words.
-pub(super) fn read(service: &Service, by: &Principal, tenant: &str, index: u64) -> Result<(String, String), String> {
+pub(super) fn read(
+    service: &Service,
+    by: &Principal,
+    tenant: &str,
+    index: u64,
+) -> Result<(String, String), String> {
     let record = service.record(by, tenant, index, false).map_err(|error| error.to_string())?;
     let json: serde_json::Value = serde_json::from_str(&record.json).map_err(|error| error.to_string())?;
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
@@ -189,7 +198,13 @@ impl World {
         format!("event-{}", self.next)
     }
 
-    fn take(&mut self, tenant: &'static str, id: String, filler: usize, answer: Result<(u64, String), ErrorCode>) -> Sent {
+    fn take(
+        &mut self,
+        tenant: &'static str,
+        id: String,
+        filler: usize,
+        answer: Result<(u64, String), ErrorCode>,
+    ) -> Sent {
         match answer {
             Ok((index, link)) => {
                 self.acknowledged.push((tenant, index, id, link));
@@ -286,7 +301,10 @@ impl World {
                 .filter(|id| id.starts_with("event-") && event(id, 0).contains("actor-3\""))
                 .take(found.len().max(900))
                 .collect();
-            assert!(found.iter().collect::<Vec<_>>() == expected, "{tenant}: the index hides or invents records");
+            assert!(
+                found.iter().collect::<Vec<_>>() == expected,
+                "{tenant}: the index hides or invents records"
+            );
         }
     }
 }

@@ -5,5 +5,5 @@
 mod cli;
 mod crash;
 mod http;
-mod rot;
 mod query;
+mod rot;

@@ -175,8 +175,11 @@ fn a_flipped_bit_is_refused_or_found_or_changes_nothing() {
         fs::write(damaged.join(name), bytes).unwrap();
         let what = format!("flip {flip}, bit {bit} of {}", name.display());
         // The truth has the entry of the open that read it; its own opening adds another in its place.
-        let known: Answers =
-            truth.iter().filter(|((tenant, _), _)| tenant != "_system").map(|(k, v)| (k.clone(), v.clone())).collect();
+        let known: Answers = truth
+            .iter()
+            .filter(|((tenant, _), _)| tenant != "_system")
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
         let outcome = subject.judge(&damaged, &known, &what);
         let kind = name.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
         *outcomes.entry((kind, outcome)).or_default() += 1;

@@ -86,7 +86,13 @@ fn run(options: &[&str]) -> ExitCode {
         }
     };
     let start = Instant::now();
-    let mut run = Run { dir: dir.clone(), random: Random::new(seed), kills: BTreeMap::new(), oracle: Oracle::default(), open_ms: 60 };
+    let mut run = Run {
+        dir: dir.clone(),
+        random: Random::new(seed),
+        kills: BTreeMap::new(),
+        oracle: Oracle::default(),
+        open_ms: 60,
+    };
     let mut finding = run.prepare(seed).err();
     let mut done = 0;
     while finding.is_none() && done < cycles {
@@ -169,7 +175,9 @@ impl Run {
             .spawn()
             .map_err(|error| error.to_string())?;
         let start = Instant::now();
-        let wait_for = |child: &mut std::process::Child, reached: &dyn Fn(&PhaseFile) -> bool, limit: Duration| {
+        let wait_for = |child: &mut std::process::Child,
+                        reached: &dyn Fn(&PhaseFile) -> bool,
+                        limit: Duration| {
             let begin = Instant::now();
             while !reached(&phases) && begin.elapsed() < limit && child.try_wait().ok().flatten().is_none() {
                 std::thread::sleep(Duration::from_micros(200));
@@ -224,7 +232,8 @@ impl Run {
             std::thread::sleep(Duration::from_millis(2));
         }
         // Its last line says that it came through; it may well have killed itself after that.
-        let text = fs::read_to_string(&walked).map_err(|_| "the check failed; see its words above".to_owned())?;
+        let text =
+            fs::read_to_string(&walked).map_err(|_| "the check failed; see its words above".to_owned())?;
         match text.strip_suffix("end\n") {
             Some(text) => Ok(text.to_owned()),
             None => Err("the check failed; see its words above".to_owned()),

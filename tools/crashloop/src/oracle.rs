@@ -59,7 +59,13 @@ impl Oracle {
     }
 
     /// What a check is to do, one line a thing.
-    pub(crate) fn request(&self, repeats: &[(String, u64, String)], is_full: bool, stops: bool, random: &mut Random) -> String {
+    pub(crate) fn request(
+        &self,
+        repeats: &[(String, u64, String)],
+        is_full: bool,
+        stops: bool,
+        random: &mut Random,
+    ) -> String {
         let mut text = format!("end {}\n", if stops { "stop" } else { "kill" });
         for tenant in TENANTS.iter().chain([&SYSTEM]) {
             let known = self.logs.get(*tenant).map_or(0, |log| log.records.len() as u64);
@@ -99,7 +105,9 @@ impl Oracle {
             match record {
                 None => return Err(format!("LOST: {tenant} {index} {id} was acknowledged and is not there")),
                 Some(record) if *record != (digest(&id), digest(&link)) => {
-                    return Err(format!("LOST: {tenant} {index} {id} was acknowledged, another record stands there"));
+                    return Err(format!(
+                        "LOST: {tenant} {index} {id} was acknowledged, another record stands there"
+                    ));
                 }
                 Some(_) => {}
             }

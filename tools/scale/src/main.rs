@@ -214,6 +214,7 @@ fn query(dir: &Path, logs: u64, queries: u64) {
             found += page.records.len();
         }
         times.sort_by(f64::total_cmp);
+        #[expect(clippy::cast_possible_truncation, reason = "a share of a length")]
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
         println!(
             "query: {round} round of {queries}, {:.0} records a page: p50 {:.1} ms, p95 {:.1} ms, max {:.1} ms, peak RSS {} MiB",

@@ -1,7 +1,9 @@
-//! Measures the offline verifier against a store of its own making: `measure_verify [ENTRIES] [TENANTS]`.
+//! The offline verifier against a store of its own making: `cargo bench --bench verify -- [ENTRIES] [TENANTS]`.
 //!
 //! Prints entries a second with hashes alone and with signatures, the rate of strict verification alone on
 //! the same number of threads, and the largest resident set.
+
+#![allow(clippy::disallowed_methods, clippy::cast_possible_truncation, reason = "it measures")]
 
 use std::collections::HashMap;
 use std::fs;
@@ -42,7 +44,7 @@ impl Progress for Quiet {
 
 fn main() {
     let number =
-        |place, default| std::env::args().nth(place).and_then(|text| text.parse().ok()).unwrap_or(default);
+        |place, default| std::env::args().filter(|arg| arg != "--bench").nth(place).and_then(|text| text.parse().ok()).unwrap_or(default);
     let (entries, tenants): (usize, usize) = (number(1, 500_000), number(2, 3));
     let dir = tempfile::tempdir().expect("a temporary directory");
     let started = Instant::now();
@@ -107,6 +109,7 @@ fn write(dir: &Path, entries: usize, tenants: usize) {
         &HashMap::new(),
         &stamps,
         recovered.newest_frame,
+        varve::ingest::Pace::default(),
     );
     let pipeline = pipeline.expect("the write path");
     let submit = |items: Vec<Prepared>, controls| {

@@ -1,5 +1,5 @@
 //! Measures queries over 12 layers of 4,000 events in sled: pages of 100 under two filters.
-//! `cargo run --release --example measure_query`.
+//! `cargo bench --bench query`.
 
 #![expect(clippy::disallowed_methods, reason = "it measures")]
 
@@ -97,6 +97,7 @@ fn fill(
         &opened.signers,
         &stamps,
         opened.newest_frame,
+        varve::ingest::Pace::default(),
     )
     .expect("threads");
     let signer = opened

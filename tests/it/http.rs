@@ -57,7 +57,7 @@ impl Server {
     fn start() -> Server {
         let directory = tempfile::tempdir().unwrap();
         let data: &Path = &directory.path().join("store");
-        let operator = Service::init(data, Some("test.example"), None).unwrap().operator_key;
+        let operator = Service::init(data, Some("test.example"), None, &OpenOptions::default()).unwrap().operator_key;
         let service = Service::open(data, &OpenOptions::default()).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, told) = mpsc::channel();

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use varve::event::catalog::Class;
 use varve::event::{Event, Instance};
-use varve::ingest::Pipeline;
 use varve::ingest::clock::{Clock, Stamps};
 use varve::ingest::prepare::{fill_in, prepare};
 use varve::ingest::queue::{Control, Submission};
+use varve::ingest::{Pace, Pipeline};
 use varve::journal;
 use varve::process::watchdog::Watchdog;
 use varve::query::{QueryText, Request, run};
@@ -97,7 +97,7 @@ fn fill(
         &opened.signers,
         &stamps,
         opened.newest_frame,
-        varve::ingest::Pace::default(),
+        Pace::default(),
     )
     .expect("threads");
     let signer = opened

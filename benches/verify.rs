@@ -43,8 +43,13 @@ impl Progress for Quiet {
 }
 
 fn main() {
-    let number =
-        |place, default| std::env::args().filter(|arg| arg != "--bench").nth(place).and_then(|text| text.parse().ok()).unwrap_or(default);
+    let number = |place, default| {
+        std::env::args()
+            .filter(|arg| arg != "--bench")
+            .nth(place)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(default)
+    };
     let (entries, tenants): (usize, usize) = (number(1, 500_000), number(2, 3));
     let dir = tempfile::tempdir().expect("a temporary directory");
     let started = Instant::now();

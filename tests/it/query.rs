@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use varve::event::catalog::Class;
 use varve::event::{Event, Field, Instance, Micros, Outcome, token};
-use varve::ingest::Pipeline;
 use varve::ingest::clock::{Clock, Stamps};
 use varve::ingest::prepare::{Prepared, fill_in, prepare};
 use varve::ingest::queue::{Control, Placed, Submission};
+use varve::ingest::{Pace, Pipeline};
 use varve::journal;
 use varve::process::lock::DirLock;
 use varve::query::{Answer, DEFAULT_LIMIT, Filter, Order, QueryError, QueryText, Request, run};
@@ -174,6 +174,7 @@ impl World {
             &opened.signers,
             &stamps,
             opened.newest_frame,
+            Pace { bytes: 200_000, interval: Duration::from_secs(1) },
         )
         .unwrap();
         let log = store.log_of("acme").unwrap_or_else(|| create_log(&store, &pipeline, &opened.key_file));
@@ -215,7 +216,7 @@ impl World {
             left -= batch;
             let made: Vec<(Prepared, Known)> = (0..batch).map(|_| self.make()).collect();
             let (items, known): (Vec<Prepared>, Vec<Known>) = made.into_iter().unzip();
-            let placed = self.submit(items);
+            let placed = self.submit(&items);
             for (record, mut known) in placed.iter().zip(known) {
                 assert_eq!(record.index, self.known.len() as u64);
                 known.recorded_at = record.record.recorded_at;
@@ -226,13 +227,19 @@ impl World {
         }
     }
 
-    fn submit(&self, items: Vec<Prepared>) -> Vec<Arc<Sequenced>> {
+    /// Every id is new, so whoever is told to look again may just submit again.
+    fn submit(&self, items: &[Prepared]) -> Vec<Arc<Sequenced>> {
         let (open, _) = self.open.as_ref().unwrap();
-        let submission =
-            Submission { items, controls: Vec::new(), atomic: true, epoch: open.store.recent.epoch() };
-        let placed = open.pipeline.queue.admit(submission).unwrap().wait().unwrap();
-        let new = |placed| if let Placed::New(record) = placed { record } else { panic!("every id is new") };
-        placed.into_iter().map(new).collect()
+        loop {
+            let items = items.iter().map(copy_of).collect();
+            let submission =
+                Submission { items, controls: Vec::new(), atomic: true, epoch: open.store.recent.epoch() };
+            let placed = open.pipeline.queue.admit(submission).unwrap().wait().unwrap();
+            let new = |placed| if let Placed::New(record) = placed { Some(record) } else { None };
+            if let Some(records) = placed.into_iter().map(new).collect() {
+                return records;
+            }
+        }
     }
 
     fn make(&mut self) -> (Prepared, Known) {
@@ -407,6 +414,19 @@ impl World {
 
 fn options() -> journal::Options {
     journal::Options { segment_bytes: 8 << 20, max_frame_bytes: 4 << 20, background: false }
+}
+
+fn copy_of(item: &Prepared) -> Prepared {
+    let Prepared { log, class, flags, event, .. } = *item;
+    Prepared {
+        log,
+        class,
+        flags,
+        event,
+        id: item.id.clone(),
+        body: item.body.clone(),
+        keys: item.keys.clone(),
+    }
 }
 
 fn json_of(event: &KnownEvent, class: &str) -> String {
@@ -630,8 +650,8 @@ fn a_page_of_large_records_ends_early_and_goes_on() {
             fill_in(&mut event, Class::Security);
             prepare(&log, &event, 1)
         });
-        let items = items.collect();
-        world.submit(items);
+        let items: Vec<Prepared> = items.collect();
+        world.submit(&items);
     }
     for restart in [false, true] {
         if restart {

@@ -49,7 +49,7 @@ impl Subject {
             heartbeat_seconds: 0,
             clock,
             journal: small_journal(),
-            checkpoints: Pace { bytes: 32 << 10, interval: Duration::from_millis(20) },
+            checkpoints: Pace { bytes: 32 << 10, interval: Duration::from_millis(20), ..Pace::default() },
             ..OpenOptions::default()
         }
     }

@@ -13,8 +13,6 @@ mod candidates;
 mod cursor;
 mod filter;
 mod run;
-#[cfg(test)]
-mod tests;
 
 pub use cursor::{BadCursor, Cursor};
 pub use filter::{ActionFilter, Filter, FilterError, QueryText};

@@ -1,6 +1,8 @@
 //! Putting one page together: candidates in order, each record looked at, until the page is full, nothing is
 //! left, or the time is up.
 
+#![expect(clippy::disallowed_methods, reason = "the clock is held against the deadline that the caller gave")]
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;

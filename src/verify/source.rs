@@ -2,6 +2,7 @@
 //! the id table, the files of keys and of signed checkpoints. All of it is read and held against each other
 //! before the first record.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -19,7 +20,7 @@ use super::scratch::Scratch;
 use super::{Logs, Options, VerifyError};
 use crate::process::lock::LOCK_FILE;
 use crate::store::idtable::{IdTable, IdTableError};
-use crate::store::keyfile::{KeyFile, KeyFileError};
+use crate::store::keyfile::{KeyFile, KeyFileError, LogSigner};
 use crate::store::layer_id::LayerId;
 use crate::store::manifest::{Manifest, ManifestError};
 use crate::store::read::origin_of;
@@ -53,7 +54,7 @@ pub(super) struct Source {
     pub(super) notes: Vec<String>,
     heads: Vec<Option<Head>>,
     journal_keys: Vec<Option<[u8; 32]>>,
-    slots: Vec<(u32, u64, Hash)>,
+    slots: HashMap<u32, (u64, Hash)>,
     ids: Option<Ids>,
     /// Held while the store is read.
     _lock: File,
@@ -127,7 +128,7 @@ impl Source {
         };
         let slots = signed_checkpoints(data, &mut findings)?;
         let mut source = Source {
-            logs: Logs { infos: Vec::new(), positions: std::collections::HashMap::new() },
+            logs: Logs { infos: Vec::new(), positions: HashMap::new() },
             checker: Checker {
                 secret: Secret::new(random()?),
                 signatures: !options.no_signatures,
@@ -162,10 +163,15 @@ impl Source {
     fn take(&mut self, state: State, journal: Journal, options: &Options, given: &Given) {
         let mut all: Vec<(LogIdentity, Option<Head>)> =
             state.logs.into_values().map(|log| (log.identity, Some(log.head))).collect();
+        let mut places: HashMap<u32, usize> =
+            all.iter().enumerate().map(|(place, (known, _))| (known.number, place)).collect();
         for identity in journal.new_logs {
-            match all.iter().find(|(known, _)| known.number == identity.number) {
-                None => all.push((identity, None)),
-                Some((known, _)) if *known == identity => {}
+            match places.get(&identity.number).map(|place| &all[*place].0) {
+                None => {
+                    places.insert(identity.number, all.len());
+                    all.push((identity, None));
+                }
+                Some(known) if *known == identity => {}
                 Some(_) => {
                     let found = format!("log {} made anew with another identity", identity.number);
                     self.findings.push(Finding::store(
@@ -209,8 +215,9 @@ impl Source {
             };
             marks.push(Mark { size: head.size, says });
         }
-        let slots = self.slots.iter().filter(|(number, ..)| *number == info.identity.number);
-        marks.extend(slots.map(|(_, size, root)| Mark { size: *size, says: Says::Slot { root: *root } }));
+        if let Some((size, root)) = self.slots.get(&info.identity.number) {
+            marks.push(Mark { size: *size, says: Says::Slot { root: *root } });
+        }
         let of_log =
             |(_, given): &(usize, &super::given::GivenCheckpoint)| given.checkpoint.origin == info.origin;
         let checkpoints = given.checkpoints.iter().enumerate().filter(of_log);
@@ -323,10 +330,11 @@ impl Source {
                 return Ok(());
             }
         };
+        let signers: HashSet<[u8; 32]> = signers.iter().map(LogSigner::public).collect();
         for (log, info) in self.logs.infos.iter().enumerate() {
             let current = self.journal_keys[log].or_else(|| self.heads[log].as_ref().map(|head| head.key));
             let current = current.unwrap_or(info.identity.genesis_key);
-            if !signers.iter().any(|signer| signer.public() == current) {
+            if !signers.contains(&current) {
                 let expected = format!("the key {} of {}", Hash(current), info.origin);
                 self.findings.push(Finding::store(FindingKind::FileDamaged, file, expected, "no such key"));
             }
@@ -436,15 +444,15 @@ fn lock(data: &Path) -> Result<File, VerifyError> {
 fn signed_checkpoints(
     data: &Path,
     findings: &mut Vec<Finding>,
-) -> Result<Vec<(u32, u64, Hash)>, VerifyError> {
+) -> Result<HashMap<u32, (u64, Hash)>, VerifyError> {
     let path = data.join(SIGNED_FILE);
     match fs::metadata(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
         Err(source) => return Err(VerifyError::Io { path, source }),
         Ok(_) => {}
     }
     let bytes = super::given::read_file(&path, MAX_SIGNED_BYTES)?;
-    let mut slots = Vec::new();
+    let mut slots = HashMap::new();
     let (whole, rest) = bytes.as_chunks::<SLOT_BYTES>();
     let mut damaged = |log: usize| {
         findings.push(Finding::store(
@@ -466,7 +474,7 @@ fn signed_checkpoints(
         match (sound, fields.split_first_chunk::<8>()) {
             (true, Some((size, root))) => {
                 let root = root.try_into().map_or(Hash::ZERO, Hash);
-                slots.push((number, u64::from_be_bytes(*size), root));
+                slots.insert(number, (u64::from_be_bytes(*size), root));
             }
             _ => damaged(log),
         }

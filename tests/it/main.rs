@@ -6,3 +6,4 @@ mod cli;
 mod crash;
 mod http;
 mod rot;
+mod query;

@@ -1,27 +1,31 @@
 //! Queries against a plain `Vec`: random events over several layers, random filters, both orders, random page
 //! sizes, while the log grows and the store is closed and opened.
 
+#![expect(clippy::disallowed_methods, reason = "deadlines")]
+
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::*;
-use crate::event::catalog::Class;
-use crate::event::{Event, Field, Instance, Micros, Outcome, token};
-use crate::ingest::Pipeline;
-use crate::ingest::clock::{Clock, Stamps};
-use crate::ingest::prepare::{Prepared, fill_in, prepare};
-use crate::ingest::queue::{Control, Placed, Submission};
-use crate::journal;
-use crate::store::keyfile::{KeyFile, LogSigner};
-use crate::store::layer::MAX_INDEX;
-use crate::store::log::{Log, Sequenced};
-use crate::store::memory::MemoryBackend;
-use crate::store::read::{ReadError, Store, short_token};
-use crate::store::state::{Head, LogIdentity};
-use crate::store::{fresh, recovery};
-use crate::tlog::hash::Hash;
+use varve::event::catalog::Class;
+use varve::event::{Event, Field, Instance, Micros, Outcome, token};
+use varve::ingest::Pipeline;
+use varve::ingest::clock::{Clock, Stamps};
+use varve::ingest::prepare::{Prepared, fill_in, prepare};
+use varve::ingest::queue::{Control, Placed, Submission};
+use varve::journal;
+use varve::process::lock::DirLock;
+use varve::query::{Answer, DEFAULT_LIMIT, Filter, Order, QueryError, QueryText, Request, run};
+use varve::store::keyfile::{KeyFile, LogSigner};
+use varve::store::layer::{Layer, MAX_INDEX};
+use varve::store::layer_id::LayerId;
+use varve::store::log::{Log, Sequenced};
+use varve::store::memory::MemoryBackend;
+use varve::store::read::{ReadError, Store, short_token};
+use varve::store::state::{Head, LogIdentity};
+use varve::store::{fresh, recovery};
+use varve::tlog::hash::Hash;
 
 /// 2026-01-01T00:00:00Z.
 const START: u64 = 1_767_225_600_000_000;
@@ -128,21 +132,17 @@ struct World {
     dir: tempfile::TempDir,
     backend: Arc<MemoryBackend>,
     clock: Arc<Scripted>,
-    open: Option<(recovery_parts::Open, Arc<Log>)>,
+    open: Option<(Running, Arc<Log>)>,
     known: Vec<Known>,
     dice: Dice,
     made: u64,
 }
 
-mod recovery_parts {
-    use super::*;
-
-    /// The parts that keep a store open.
-    pub(super) struct Open {
-        pub(super) store: Arc<Store>,
-        pub(super) pipeline: Pipeline,
-        pub(super) _lock: crate::process::lock::DirLock,
-    }
+/// The parts that keep a store open.
+struct Running {
+    store: Arc<Store>,
+    pipeline: Pipeline,
+    _lock: DirLock,
 }
 
 impl World {
@@ -188,7 +188,7 @@ impl World {
             let recorded_at = first.record.recorded_at;
             self.known.push(Known { recorded_at, event: Some(event), class: "security".into() });
         }
-        self.open = Some((recovery_parts::Open { store, pipeline, _lock: opened.lock }, log));
+        self.open = Some((Running { store, pipeline, _lock: opened.lock }, log));
     }
 
     fn restart(&mut self) {
@@ -380,7 +380,7 @@ impl World {
     }
 
     /// Every piece of every block: layer, level, first index of the block, first token.
-    fn pieces(&self) -> Vec<(Arc<crate::store::layer::Layer>, u8, u64, u64)> {
+    fn pieces(&self) -> Vec<(Arc<Layer>, u8, u64, u64)> {
         let (store, log) = self.store();
         let mut pieces = Vec::new();
         for id in store.layers.list() {
@@ -469,7 +469,7 @@ fn five_layers(seed: u64) -> World {
         world.grow(count);
         // The month's events take less than it; the next ones begin in the next.
         let now = world.clock.wall_micros();
-        let month = crate::store::layer_id::LayerId::of(now).unwrap();
+        let month = LayerId::of(now).unwrap();
         world.pass(month.end() - now + world.dice.0 % DAY);
     }
     world.grow(300);

@@ -203,7 +203,9 @@ struct LogNodes<'a> {
 impl<'a> LogNodes<'a> {
     fn load(store: &'a Store, log: &'a Log) -> Result<LogNodes<'a>, ReadError> {
         let mut tiles = HashMap::new();
-        for (layer, _) in log.head().layers {
+        // A month that has just begun has no layer until its first page is written.
+        let stored = log.stored();
+        for (layer, _) in log.head().layers.into_iter().filter(|(_, first)| *first < stored) {
             store.layers.get(layer)?.tiles(log.identity.number, &mut |tile, root| {
                 tiles.insert(tile, root);
             })?;

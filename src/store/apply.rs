@@ -23,10 +23,6 @@ use crate::tlog::merkle::Frontier;
 /// Bytes a page aims at: a value of the store less 400 bytes, because the size is a guess until it is packed.
 const PAGE_TARGET_BYTES: usize = MAX_VALUE_BYTES - 400;
 
-/// Memory of partial pages and unfinished postings; above it they are dropped after a checkpoint and read
-/// back when their log goes on.
-const WARM_BUDGET_BYTES: usize = 48 << 20;
-
 /// Durable records of one log in one frame.
 pub struct AppliedRun {
     /// The log.
@@ -226,8 +222,9 @@ impl Applier {
     }
 
     /// Writes every partial page and the ids of everything applied; `frame` is the last frame applied. What
-    /// is written is durable only once the caller has synced the layer.
-    pub fn flush(&mut self, frame: u64) -> Result<(), ReadError> {
+    /// is written is durable when this returns. What is held above `warm_bytes` is then dropped, and read back
+    /// when its log goes on.
+    pub fn flush(&mut self, frame: u64, warm_bytes: usize) -> Result<(), ReadError> {
         let numbers: Vec<u32> = self
             .pending
             .iter()
@@ -243,7 +240,7 @@ impl Applier {
             layer.kv().sync()?;
         }
         let indexing: usize = self.indexing.values().map(|indexing| indexing.postings.memory_bytes()).sum();
-        if self.pending_bytes + indexing > WARM_BUDGET_BYTES {
+        if self.pending_bytes + indexing > warm_bytes {
             self.pending.clear();
             self.pending_bytes = 0;
             self.indexing.clear();

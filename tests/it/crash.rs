@@ -309,13 +309,14 @@ impl World {
     }
 }
 
+/// Frequent checkpoints, and nothing stays warm between two.
 fn fast() -> Pace {
-    Pace { bytes: 64 << 10, interval: Duration::from_millis(10) }
+    Pace { bytes: 64 << 10, interval: Duration::from_millis(10), warm_bytes: 0 }
 }
 
 /// No checkpoint but the last.
 fn never() -> Pace {
-    Pace { bytes: usize::MAX, interval: Duration::from_secs(3600) }
+    Pace { bytes: usize::MAX, interval: Duration::from_secs(3600), ..Pace::default() }
 }
 
 #[test]

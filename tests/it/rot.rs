@@ -49,7 +49,7 @@ impl Subject {
             heartbeat_seconds: 0,
             clock,
             journal: small_journal(),
-            checkpoints: Pace { bytes: 32 << 10, interval: Duration::from_millis(20) },
+            checkpoints: Pace { bytes: 32 << 10, interval: Duration::from_millis(20), ..Pace::default() },
             ..OpenOptions::default()
         }
     }
@@ -200,6 +200,7 @@ fn a_part_put_back_as_it_was_is_refused_or_changes_nothing() {
     let service = Service::open(&subject.data(), &subject.options()).unwrap();
     service.create_tenant(&operator(), "later").unwrap();
     service.stop().unwrap();
+    drop(service);
     subject.work("two", 120);
     subject.clock.next_month();
     subject.work("three", 120);

@@ -81,7 +81,7 @@ impl Setting {
             clock: Arc::new(Fast { origin_micros: self.origin_micros }),
             // A frame holds a group of 1 MiB and one submission more.
             journal: journal::Options { segment_bytes: 4 << 20, max_frame_bytes: 2 << 20, background: true },
-            checkpoints: Pace { bytes: 256 << 10, interval: Duration::from_millis(60) },
+            checkpoints: Pace { bytes: 256 << 10, interval: Duration::from_millis(60), warm_bytes: 64 << 10 },
             ..OpenOptions::default()
         }
     }

@@ -174,7 +174,7 @@ impl World {
             &opened.signers,
             &stamps,
             opened.newest_frame,
-            Pace { bytes: 200_000, interval: Duration::from_secs(1) },
+            Pace { bytes: 200_000, interval: Duration::from_secs(1), ..Pace::default() },
         )
         .unwrap();
         let log = store.log_of("acme").unwrap_or_else(|| create_log(&store, &pipeline, &opened.key_file));

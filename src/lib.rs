@@ -17,4 +17,19 @@ pub mod store;
 pub mod ingest;
 
 #[cfg(feature = "server")]
+pub mod query;
+
+#[cfg(feature = "server")]
 pub mod verify;
+
+#[cfg(feature = "server")]
+pub mod access;
+
+#[cfg(feature = "server")]
+pub mod service;
+
+#[cfg(feature = "server")]
+pub mod http;
+
+#[cfg(feature = "server")]
+pub mod cli;

@@ -43,8 +43,10 @@ impl Token {
     pub fn parse(text: &str) -> Result<Token, TokenError> {
         let rest = text.strip_prefix(PREFIX).ok_or(TokenError::Shape)?;
         let (id, rest) = rest.split_once('_').ok_or(TokenError::Shape)?;
-        let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-        if id.len() != ID_CHARS || rest.len() != SECRET_CHARS + CHECKSUM_CHARS || !is_hex(id) || !is_hex(rest) {
+        let is_hex =
+            |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        if id.len() != ID_CHARS || rest.len() != SECRET_CHARS + CHECKSUM_CHARS || !is_hex(id) || !is_hex(rest)
+        {
             return Err(TokenError::Shape);
         }
         let token = Token { id: id.to_owned(), secret: Zeroizing::new(rest[..SECRET_CHARS].to_owned()) };
@@ -97,7 +99,12 @@ mod tests {
     #[test]
     fn a_token_survives_its_text_and_no_change_of_it() {
         let mut next = 0u8;
-        let token = Token::generate(&mut |bytes| bytes.iter_mut().for_each(|byte| { next = next.wrapping_add(37); *byte = next; }));
+        let token = Token::generate(&mut |bytes| {
+            bytes.iter_mut().for_each(|byte| {
+                next = next.wrapping_add(37);
+                *byte = next;
+            })
+        });
         let text = token.to_text();
         let read = Token::parse(&text).unwrap();
         assert_eq!(read.id(), token.id());

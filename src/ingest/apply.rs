@@ -5,6 +5,8 @@
 //! than HEAD knows of: replay compares), layer synced (the same), state snapshot written under its own name
 //! (nobody names it yet), HEAD moved (the checkpoint is true), old snapshot and segments removed (room).
 
+#![expect(clippy::disallowed_methods, reason = "checkpoints of the journal are due by time")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,18 +20,32 @@ use crate::store::read::Store;
 use crate::store::state::{LogState, State};
 use crate::tlog::hash::Hash;
 
-/// Bytes of records after which a checkpoint is due: replay after a crash reads three times that at most.
-const CHECKPOINT_BYTES: usize = 32 << 20;
+/// When a checkpoint of the journal is due.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Bytes of records after which one is due: replay after a crash reads three times that at most.
+    pub bytes: usize,
+    /// Time after which one is due when anything was applied.
+    pub interval: Duration,
+    /// Memory of partial pages and unfinished postings; above it they are dropped after a checkpoint and read
+    /// back when their log goes on.
+    pub warm_bytes: usize,
+}
 
-/// Time after which a checkpoint is due when anything was applied.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+impl Default for Pace {
+    /// 32 MiB, 5 seconds, 48 MiB: 5 KiB for each of 10,000 logs.
+    fn default() -> Self {
+        Pace { bytes: 32 << 20, interval: Duration::from_secs(5), warm_bytes: 48 << 20 }
+    }
+}
 
-/// The same while little has been applied: a snapshot of 10,000 logs is 10 MiB, too much to write for a
-/// trickle every five seconds.
-const QUIET_INTERVAL: Duration = Duration::from_secs(30);
-
-/// Below this many bytes a checkpoint waits for the quiet interval.
-const QUIET_BYTES: usize = 1 << 20;
+impl Pace {
+    /// Time after which a checkpoint is due when `bytes` were applied. A trickle, under 1/32 of `bytes`, waits
+    /// six times as long: a snapshot of 10,000 logs is 10 MiB, too much to write every five seconds.
+    fn due(&self, bytes: usize) -> Duration {
+        if bytes < self.bytes / 32 { self.interval * 6 } else { self.interval }
+    }
+}
 
 /// One frame's worth of published records.
 pub(super) struct Applied {
@@ -53,6 +69,9 @@ pub(super) struct ApplierThread {
     pub(super) head_moves: Sender<HeadMove>,
     /// Newest frame applied.
     pub(super) frame: u64,
+    /// The frame that HEAD says is applied, and the digest of its snapshot.
+    pub(super) named: (u64, Hash),
+    pub(super) pace: Pace,
     pub(super) poison: Poison,
 }
 
@@ -69,10 +88,15 @@ impl ApplierThread {
         let mut bytes = 0;
         let mut dirty = false;
         loop {
-            match self.applied.recv_timeout(Duration::from_millis(500)) {
+            match self.applied.recv_timeout(self.pace.interval / 10) {
                 Ok(applied) => {
                     self.frame = applied.frame;
-                    bytes += applied.runs.iter().flat_map(|run| &run.records).map(|record| record.record.encoded_len()).sum::<usize>();
+                    bytes += applied
+                        .runs
+                        .iter()
+                        .flat_map(|run| &run.records)
+                        .map(|record| record.record.encoded_len())
+                        .sum::<usize>();
                     dirty = true;
                     self.applier.apply(applied.layer, applied.runs).map_err(|error| error.to_string())?;
                 }
@@ -81,8 +105,7 @@ impl ApplierThread {
                     return if self.poison.reason().is_none() { self.checkpoint(true) } else { Ok(()) };
                 }
             }
-            let due = if bytes < QUIET_BYTES { QUIET_INTERVAL } else { CHECKPOINT_INTERVAL };
-            if dirty && (bytes >= CHECKPOINT_BYTES || since.elapsed() >= due) {
+            if dirty && (bytes >= self.pace.bytes || since.elapsed() >= self.pace.due(bytes)) {
                 self.checkpoint(false)?;
                 bytes = 0;
                 dirty = false;
@@ -93,11 +116,19 @@ impl ApplierThread {
 
     fn checkpoint(&mut self, clean: bool) -> Result<(), String> {
         let frame = self.frame;
-        self.applier.flush(frame).map_err(|error| error.to_string())?;
+        self.applier.flush(frame, self.pace.warm_bytes).map_err(|error| error.to_string())?;
         let store = self.store.clone();
-        store.recent.forget(frame, |location| store.log(location.log).is_none_or(|log| location.index < log.stored()));
-        let state = snapshot(&self.store, &self.stamps);
-        let digest = state.write(&self.store.data.join("state"), frame).map_err(|error| error.to_string())?;
+        store.recent.forget(frame, |location| {
+            store.log(location.log).is_none_or(|log| location.index < log.stored())
+        });
+        // The snapshot that HEAD names is never written over: nothing was applied since, so it still tells all.
+        if self.named.0 != frame {
+            let state = snapshot(&self.store, &self.stamps);
+            let digest =
+                state.write(&self.store.data.join("state"), frame).map_err(|error| error.to_string())?;
+            self.named = (frame, digest);
+        }
+        let digest = self.named.1;
         self.head_moves
             .send(HeadMove { frame, digest, clean })
             .map_err(|_| "the committer has ended".to_owned())

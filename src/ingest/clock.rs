@@ -34,6 +34,7 @@ impl Clock for SystemClock {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the one place where the clocks are read")]
 fn micros(clock: ClockId) -> u64 {
     let now = clock_gettime(clock);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
@@ -65,7 +66,12 @@ struct Inner {
 impl Stamps {
     /// Stamps after `newest`, the newest one given out before.
     pub fn new(clock: Arc<dyn Clock>, newest: u64) -> Stamps {
-        let inner = Inner { base_wall: clock.wall_micros(), base_steady: clock.steady_micros(), newest, anomaly: None };
+        let inner = Inner {
+            base_wall: clock.wall_micros(),
+            base_steady: clock.steady_micros(),
+            newest,
+            anomaly: None,
+        };
         Stamps { clock, inner: Mutex::new(inner) }
     }
 

@@ -14,6 +14,7 @@ use super::plan::Answer;
 use super::queue::Placed;
 use super::sequencer::Signed;
 use crate::journal::Writer;
+use crate::process::watchdog::{SYNC_LIMIT, Watchdog};
 use crate::store::apply::AppliedRun;
 use crate::store::frame_op::PayloadWriter;
 use crate::store::log::Sequenced;
@@ -28,6 +29,7 @@ pub(super) struct Committer {
     pub(super) head_moves: Receiver<HeadMove>,
     pub(super) applier: Sender<Applied>,
     pub(super) poison: Poison,
+    pub(super) watchdog: Watchdog,
 }
 
 impl Committer {
@@ -103,7 +105,13 @@ impl Committer {
             }
         }
         group.rotations.iter().for_each(|(log, index, key)| payload.rotation(*log, *index, key));
-        let written = self.journal.append(layer.0, &[&payload.finish()]).map_err(|error| error.to_string())?;
+        let records: Vec<Arc<Sequenced>> = records.into_iter().map(|(_, record)| record).collect();
+        #[cfg(feature = "unsafe-ack-before-journal")]
+        let replies = answer_too_early(replies, &records);
+        let armed = self.watchdog.arm(SYNC_LIMIT, "the journal's append");
+        let written =
+            self.journal.append(layer.0, &[&payload.finish()]).map_err(|error| error.to_string())?;
+        drop(armed);
         if written != frame {
             return Err(format!("the journal wrote frame {written} where {frame} was planned"));
         }
@@ -116,7 +124,6 @@ impl Committer {
             let tiles = log.publish(layer, &records, key);
             runs.push(AppliedRun { log, records, tiles });
         }
-        let records: Vec<Arc<Sequenced>> = records.into_iter().map(|(_, record)| record).collect();
         for reply in replies {
             // A caller that went away has lost its answer, not its event.
             let _ = reply.to.send(reply.answers.into_iter().map(|answer| place(answer, &records)).collect());
@@ -129,10 +136,23 @@ impl Committer {
     fn move_head(&mut self, head_move: &HeadMove) -> Result<(), String> {
         let HeadMove { frame, digest, clean } = head_move;
         self.journal.set_head(*frame, *digest, *clean).map_err(|error| error.to_string())?;
-        State::remove_others(&self.store.data.join("state"), *frame).map_err(|error| error.to_string())?;
+        State::remove_older(&self.store.data.join("state"), *frame).map_err(|error| error.to_string())?;
         self.journal.release(*frame).map_err(|error| error.to_string())?;
         Ok(())
     }
+}
+
+/// Negative control: answers, then dawdles, so that a kill falls between the answer and the journal.
+#[cfg(feature = "unsafe-ack-before-journal")]
+fn answer_too_early(
+    replies: Vec<super::sequencer::Reply>,
+    records: &[Arc<Sequenced>],
+) -> Vec<super::sequencer::Reply> {
+    for reply in replies {
+        let _ = reply.to.send(reply.answers.into_iter().map(|answer| place(answer, records)).collect());
+    }
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    Vec::new()
 }
 
 fn place(answer: Answer, records: &[Arc<Sequenced>]) -> Placed {

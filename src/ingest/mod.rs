@@ -13,4 +13,5 @@ mod pipeline;
 pub mod plan;
 mod sequencer;
 
+pub use apply::Pace;
 pub use pipeline::{Pipeline, PipelineError};

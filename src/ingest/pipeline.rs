@@ -7,13 +7,14 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{bounded, unbounded};
 use parking_lot::Mutex;
 
-use super::apply::ApplierThread;
+use super::apply::{ApplierThread, Pace};
 use super::clock::Stamps;
 use super::commit::Committer;
 use super::plan::Planner;
 use super::queue::Queue;
 use super::sequencer::Sequencer;
 use crate::journal::Writer;
+use crate::process::watchdog::Watchdog;
 use crate::store::apply::Applier;
 use crate::store::keyfile::LogSigner;
 use crate::store::poison::Poison;
@@ -53,6 +54,7 @@ impl Pipeline {
         signers: &HashMap<[u8; 32], Arc<LogSigner>>,
         stamps: &Arc<Stamps>,
         newest_frame: u64,
+        pace: Pace,
     ) -> Result<Pipeline, PipelineError> {
         let poison = store.poison.clone();
         let (queue, queued) = Queue::new(poison.clone());
@@ -76,6 +78,7 @@ impl Pipeline {
             poison: poison.clone(),
             closing: queue.closing(),
         };
+        let named = (journal.head().applied, journal.head().map_root);
         let committer = Committer {
             store: store.clone(),
             journal,
@@ -83,6 +86,7 @@ impl Pipeline {
             head_moves,
             applier: applied_to,
             poison: poison.clone(),
+            watchdog: Watchdog::aborting(),
         };
         let applier = ApplierThread {
             store: store.clone(),
@@ -91,6 +95,8 @@ impl Pipeline {
             applied,
             head_moves: moves_to,
             frame: newest_frame,
+            named,
+            pace,
             poison: poison.clone(),
         };
         let threads = vec![
@@ -116,8 +122,20 @@ impl Pipeline {
     }
 }
 
+/// The threads end before whoever owns the pipeline gives up the lock of the directory.
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        let _ = self.stop();
+    }
+}
+
 /// A panic in a thread of the write path poisons the store: what that thread owned is not to be trusted.
-fn spawn(name: &str, poison: &Poison, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, PipelineError> {
+#[expect(clippy::disallowed_methods, reason = "the one place where threads of the write path start")]
+fn spawn(
+    name: &str,
+    poison: &Poison,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, PipelineError> {
     struct Alarm(Poison, String);
     impl Drop for Alarm {
         fn drop(&mut self) {

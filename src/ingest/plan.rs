@@ -98,27 +98,45 @@ impl Planner {
     pub fn add(&mut self, log: Arc<Log>, head: &Head, signer: Arc<LogSigner>) {
         let key_id = self.key_id(&log.identity, &signer);
         let number = log.identity.number;
-        let planned = PlannedHead { log, size: head.size, link: head.link, recorded_at: head.recorded_at, signer, key_id };
+        let planned = PlannedHead {
+            log,
+            size: head.size,
+            link: head.link,
+            recorded_at: head.recorded_at,
+            signer,
+            key_id,
+        };
         self.heads.insert(number, planned);
     }
 
     /// The latest stamp that a submission would be given at `now`.
     pub fn latest_stamp(&self, submission: &Submission, now: u64) -> u64 {
         let count = submission.items.len() as u64;
-        let newest = submission.items.iter().filter_map(|item| self.heads.get(&item.log)).map(|head| head.recorded_at).max();
+        let newest = submission
+            .items
+            .iter()
+            .filter_map(|item| self.heads.get(&item.log))
+            .map(|head| head.recorded_at)
+            .max();
         now.max(newest.unwrap_or(0)) + count
     }
 
     /// Plans one submission into the group and says what to answer, one answer an item.
     ///
     /// Nothing of an atomic submission is planned when one of its items is refused.
-    pub fn plan(&mut self, group: &mut Group, claims: &mut Claims<'_>, submission: Submission, now: u64, frame: u64) -> Vec<Answer> {
+    pub fn plan(
+        &mut self,
+        group: &mut Group,
+        claims: &mut Claims<'_>,
+        submission: Submission,
+        now: u64,
+        frame: u64,
+    ) -> Vec<Answer> {
         let decisions = decide(claims, &submission);
-        let refused = decisions.iter().any(|decision| matches!(decision, Decision::Is(Placed::Other(_) | Placed::LookAgain)));
-        if submission.atomic && refused {
+        if submission.atomic && decisions.contains(&Claim::LookAgain) {
             let answer = |decision| match decision {
-                Decision::Is(placed) => Answer::Decided(placed),
-                Decision::New | Decision::SameAsItem(_) => Answer::Decided(Placed::NotTried),
+                Claim::LookAgain => Answer::Decided(Placed::LookAgain),
+                Claim::New => Answer::Decided(Placed::NotTried),
             };
             return decisions.into_iter().map(answer).collect();
         }
@@ -139,16 +157,8 @@ impl Planner {
         let mut first_index = None;
         for (item, decision) in submission.items.into_iter().zip(decisions) {
             let answer = match decision {
-                Decision::Is(placed) => Answer::Decided(placed),
-                Decision::SameAsItem(earlier) => match answers[earlier] {
-                    Answer::Record(position) => {
-                        let record = &group.records[position];
-                        let log = group.logs[record.slot].identity.number;
-                        Answer::Decided(Placed::Same(Location { log, index: record.index }))
-                    }
-                    Answer::Decided(ref placed) => Answer::Decided(placed.clone()),
-                },
-                Decision::New => {
+                Claim::LookAgain => Answer::Decided(Placed::LookAgain),
+                Claim::New => {
                     let position = self.place(group, claims, item, now, frame);
                     first_index = first_index.or(Some(group.records[position].index));
                     Answer::Record(position)
@@ -168,7 +178,14 @@ impl Planner {
         answers
     }
 
-    fn place(&mut self, group: &mut Group, claims: &mut Claims<'_>, item: Prepared, now: u64, frame: u64) -> usize {
+    fn place(
+        &mut self,
+        group: &mut Group,
+        claims: &mut Claims<'_>,
+        item: Prepared,
+        now: u64,
+        frame: u64,
+    ) -> usize {
         let head = self.heads.get_mut(&item.log).expect("a caller holds the log, so it is known here");
         let slot = group.slot(head);
         let record = Record {
@@ -186,7 +203,7 @@ impl Planner {
         head.size += 1;
         head.link = link;
         head.recorded_at = record.recorded_at;
-        claims.take(&item.keys, item.fingerprint, Location { log: item.log, index }, frame);
+        claims.take(&item.keys, Location { log: item.log, index }, frame);
         group.bytes += record.encoded_len();
         let signer = head.signer.clone();
         group.records.push(PlannedRecord {
@@ -222,7 +239,10 @@ impl Planner {
 impl Group {
     /// Whether the group changes nothing: it then needs no frame.
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.new_logs.is_empty() && self.api_keys.is_empty() && self.rotations.is_empty()
+        self.records.is_empty()
+            && self.new_logs.is_empty()
+            && self.api_keys.is_empty()
+            && self.rotations.is_empty()
     }
 
     /// Newest stamp in the group.
@@ -244,36 +264,7 @@ impl Group {
     }
 }
 
-enum Decision {
-    New,
-    SameAsItem(usize),
-    Is(Placed),
-}
-
-/// Looks every item's id up, in what is known and among the items before it.
-fn decide(claims: &Claims<'_>, submission: &Submission) -> Vec<Decision> {
-    let mut seen: HashMap<&[u8; 16], usize> = HashMap::new();
-    let many = submission.items.len() > 1;
-    let mut decisions = Vec::with_capacity(submission.items.len());
-    for (position, item) in submission.items.iter().enumerate() {
-        if many && let Some(earlier) = seen.get(&item.keys.id) {
-            let first = &submission.items[*earlier];
-            decisions.push(if first.fingerprint == item.fingerprint {
-                Decision::SameAsItem(*earlier)
-            } else {
-                Decision::Is(Placed::Other(Location { log: item.log, index: u64::MAX }))
-            });
-            continue;
-        }
-        if many {
-            seen.insert(&item.keys.id, position);
-        }
-        decisions.push(match claims.look(&item.keys.id, &item.fingerprint, submission.epoch) {
-            Claim::New => Decision::New,
-            Claim::Same(location) => Decision::Is(Placed::Same(location)),
-            Claim::Other(location) => Decision::Is(Placed::Other(location)),
-            Claim::LookAgain => Decision::Is(Placed::LookAgain),
-        });
-    }
-    decisions
+/// Looks every item's id up. Items of one submission have different ids: the caller sees to that.
+fn decide(claims: &Claims<'_>, submission: &Submission) -> Vec<Claim> {
+    submission.items.iter().map(|item| claims.look(&item.keys.id, submission.epoch)).collect()
 }

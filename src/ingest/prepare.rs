@@ -1,13 +1,14 @@
 //! From a parsed event to what the sequencer takes: sealed, committed to, its index tokens computed. Runs on
 //! the caller's thread, so that all of it is parallel.
 
+#![expect(clippy::disallowed_methods, reason = "ids that are absent and salts are made here")]
+
 use rand::Rng as _;
 
 use crate::event::Event;
 use crate::event::catalog::Class;
 use crate::store::log::{IndexKeys, Log};
 use crate::store::read::body_keys;
-use crate::store::recent::Fingerprint;
 use crate::tlog::chain::FLAG_OWN;
 use crate::tlog::hash::Hash;
 
@@ -27,8 +28,6 @@ pub struct Prepared {
     pub body: Vec<u8>,
     /// Index tokens.
     pub keys: IndexKeys,
-    /// What was submitted, to tell a repeat from a conflict.
-    pub fingerprint: Fingerprint,
 }
 
 /// Fills in `id` and `class` where they are absent. The id is a UUIDv7.
@@ -43,7 +42,6 @@ pub fn fill_in(event: &mut Event, class: Class) {
 
 /// Seals an event whose id and class are filled in. Salts are fresh random bytes.
 pub fn prepare(log: &Log, event: &Event, class_code: u16) -> Prepared {
-    let fingerprint = fingerprint(&event.canonical());
     let mut rng = rand::rng();
     let body = event.seal(&mut |salt| rng.fill_bytes(salt));
     let keys = body_keys(&log.identity.index_key, &body);
@@ -57,12 +55,5 @@ pub fn prepare(log: &Log, event: &Event, class_code: u16) -> Prepared {
         event: body.event_hash(),
         body: encoded,
         keys,
-        fingerprint,
     }
-}
-
-/// Digest of a filled-in event in canonical form.
-pub fn fingerprint(canonical: &[u8]) -> Fingerprint {
-    let digest = blake3::hash(canonical);
-    *digest.as_bytes().first_chunk().expect("a digest has 32 bytes")
 }

@@ -8,7 +8,6 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use tokio::sync::oneshot;
 
 use super::prepare::Prepared;
-use crate::store::idtable::Location;
 use crate::store::keyfile::LogSigner;
 use crate::store::log::Sequenced;
 use crate::store::poison::Poison;
@@ -57,10 +56,6 @@ pub enum Control {
 pub enum Placed {
     /// It has an index and is durable.
     New(Arc<Sequenced>),
-    /// The same event stands there already.
-    Same(Location),
-    /// Another event with its id stands there.
-    Other(Location),
     /// Look into the id table again and submit again.
     LookAgain,
     /// Another item of an atomic submission was refused; this one was not stored.

@@ -96,6 +96,7 @@ impl Sequencer {
         };
         let layer = Group::layer(now);
         let mut group = Group::default();
+        group.records.reserve(first.submission.items.len().max(64));
         let mut replies = Vec::new();
         let store = self.store.clone();
         let mut next = Some(first);

@@ -268,7 +268,9 @@ impl Attendant {
                 }
             };
             let builder = std::thread::Builder::new().name("journal-segments".into());
-            thread = Some(builder.spawn(body).map_err(JournalError::io("start a thread for", dir))?);
+            #[expect(clippy::disallowed_methods, reason = "the one place where the journal's thread starts")]
+            let started = builder.spawn(body);
+            thread = Some(started.map_err(JournalError::io("start a thread for", dir))?);
             jobs = Some(send_job);
         }
         Ok(Attendant { worker, jobs, results, thread, ready: VecDeque::new(), wipes_pending: 0 })

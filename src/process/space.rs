@@ -3,6 +3,8 @@
 //! Below the mark new events are refused (`storage_full`) while there is still room for what must go on:
 //! feeding acknowledged events to their layer, and one compaction, which is how space comes back.
 
+#![expect(clippy::disallowed_methods, reason = "the age of a reading is measured")]
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};

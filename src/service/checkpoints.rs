@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use crate::tlog::hash::Hash;
 
-const SLOT_BYTES: u64 = 64;
+const SLOT_BYTES: usize = 64;
 
 /// The file, open.
 pub struct SignedCheckpoints {
@@ -67,7 +67,8 @@ impl SignedCheckpoints {
     /// Opens the file, or makes it.
     pub fn open(data: &Path) -> Result<SignedCheckpoints, SignedError> {
         let path = data.join("signed-checkpoints");
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = file.map_err(|source| SignedError::Io { path: path.clone(), source })?;
         Ok(SignedCheckpoints { path, file: Mutex::new(file) })
     }
@@ -88,23 +89,24 @@ impl SignedCheckpoints {
             Some(last) if last.size >= next.size => return Err(SignedError::Conflict { log, signed: last }),
             _ => {}
         }
-        let mut slot = [0u8; SLOT_BYTES as usize];
+        let mut slot = [0u8; SLOT_BYTES];
         slot[..8].copy_from_slice(&next.size.to_be_bytes());
         slot[8..40].copy_from_slice(next.root.as_bytes());
-        slot[40..48].copy_from_slice(&check_of(log, &slot[..40]));
-        file.write_all_at(&slot, u64::from(log) * SLOT_BYTES)
+        let check = check_of(log, &slot[..40]);
+        slot[40..48].copy_from_slice(&check);
+        file.write_all_at(&slot, u64::from(log) * SLOT_BYTES as u64)
             .and_then(|()| file.sync_data())
             .map_err(|source| SignedError::Io { path: self.path.clone(), source })
     }
 
     fn read(&self, file: &File, log: u32) -> Result<Option<Signed>, SignedError> {
-        let mut slot = [0u8; SLOT_BYTES as usize];
-        match file.read_exact_at(&mut slot, u64::from(log) * SLOT_BYTES) {
+        let mut slot = [0u8; SLOT_BYTES];
+        match file.read_exact_at(&mut slot, u64::from(log) * SLOT_BYTES as u64) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(source) => return Err(SignedError::Io { path: self.path.clone(), source }),
         }
-        if slot == [0; SLOT_BYTES as usize] {
+        if slot == [0; SLOT_BYTES] {
             return Ok(None);
         }
         if slot[40..48] != check_of(log, &slot[..40]) || slot[48..] != [0; 16] {
@@ -134,7 +136,10 @@ mod tests {
         assert_eq!(slots.last(5).unwrap(), None);
         slots.advance(5, Signed { size: 10, root: one }).unwrap();
         slots.advance(5, Signed { size: 10, root: one }).unwrap();
-        assert!(matches!(slots.advance(5, Signed { size: 10, root: two }), Err(SignedError::Conflict { .. })));
+        assert!(matches!(
+            slots.advance(5, Signed { size: 10, root: two }),
+            Err(SignedError::Conflict { .. })
+        ));
         assert!(matches!(slots.advance(5, Signed { size: 9, root: two }), Err(SignedError::Conflict { .. })));
         slots.advance(5, Signed { size: 11, root: two }).unwrap();
         let slots = SignedCheckpoints::open(dir.path()).unwrap();

@@ -9,22 +9,19 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::idtable::{Location, Token};
-use super::layer::Layer;
+use super::layer::{Layer, TILE_LEVEL};
 use super::layer_id::LayerId;
 use super::log::{IndexKeys, Log, Sequenced};
 use super::page::{self, MAX_PAGE_RECORDS};
 use super::read::{ReadError, Store, chain_page, damage, index_keys};
-use super::terms::{self, BlockHeader, LEVEL_ENTRIES, Postings};
+use super::terms::{BlockHeader, LEVEL_ENTRIES, Piece, Postings};
 use super::wire::put_bytes16;
 use crate::store::backend::MAX_VALUE_BYTES;
 use crate::tlog::hash::Hash;
+use crate::tlog::merkle::Frontier;
 
 /// Bytes a page aims at: a value of the store less 400 bytes, because the size is a guess until it is packed.
 const PAGE_TARGET_BYTES: usize = MAX_VALUE_BYTES - 400;
-
-/// Memory of partial pages and unfinished postings; above it they are dropped after a checkpoint and read
-/// back when their log goes on.
-const WARM_BUDGET_BYTES: usize = 48 << 20;
 
 /// Durable records of one log in one frame.
 pub struct AppliedRun {
@@ -46,6 +43,8 @@ pub struct Applier {
     compared: HashMap<u32, Vec<Arc<Sequenced>>>,
     /// During replay: below this index no page of the layer holds what is pending.
     uncovered_below: HashMap<u32, u64>,
+    /// During replay: tiles that its records completed.
+    tiles_due: Vec<(u32, u64)>,
     carried: HashSet<u32>,
     tokens: Vec<(Token, Location)>,
     packed_share: f64,
@@ -80,6 +79,7 @@ impl Applier {
             indexing: HashMap::new(),
             compared: HashMap::new(),
             uncovered_below: HashMap::new(),
+            tiles_due: Vec::new(),
             carried: HashSet::new(),
             tokens: Vec::new(),
             packed_share: 0.75,
@@ -114,29 +114,45 @@ impl Applier {
     /// Takes in one record during replay: compares it with what the layer has, or puts it there.
     ///
     /// Errors when the layer has another record in its place.
-    pub fn replay(&mut self, layer: LayerId, log: &Arc<Log>, record: Arc<Sequenced>, with_ids: bool) -> Result<(), ReadError> {
+    pub fn replay(
+        &mut self,
+        layer: LayerId,
+        log: &Arc<Log>,
+        record: Arc<Sequenced>,
+        with_ids: bool,
+    ) -> Result<(), ReadError> {
         self.enter(layer)?;
         let number = log.identity.number;
+        if (record.index + 1).is_multiple_of(1 << TILE_LEVEL) {
+            self.tiles_due.push((number, record.index >> TILE_LEVEL));
+        }
         if with_ids {
             let location = Location { log: number, index: record.index };
             self.tokens.push((record.keys.id, location));
             self.tokens.extend(record.keys.request_id.map(|token| (token, location)));
         }
-        if let Some(known) = self.compared.get(&number).and_then(|page| page.iter().find(|known| known.index == record.index)) {
+        if let Some(known) =
+            self.compared.get(&number).and_then(|page| page.iter().find(|known| known.index == record.index))
+        {
             same(log, known, &record)?;
             log.set_stored(record.index + 1);
             return Ok(());
         }
-        let follows = self.pending.get(&number).is_some_and(|pending| {
-            pending.records.last().is_some_and(|last| last.index + 1 == record.index)
-        });
+        let follows = self
+            .pending
+            .get(&number)
+            .is_some_and(|pending| pending.records.last().is_some_and(|last| last.index + 1 == record.index));
         if follows && self.uncovered_below.get(&number).is_some_and(|end| record.index < *end) {
             return self.push(number, record);
         }
         // A page that cannot be read is as good as none: the journal still has its records.
-        let stored = self.open_layer().page_at(number, record.index)?;
-        let stored = stored.and_then(|page| chain_page(&log.identity, page.first_index, &page.bytes).ok()).unwrap_or_default();
+        let page = self.open_layer().page_at(number, record.index)?;
+        let has_room = page.as_ref().is_some_and(|page| page.bytes.len() < PAGE_TARGET_BYTES);
+        let stored = page
+            .and_then(|page| chain_page(&log.identity, page.first_index, &page.bytes).ok())
+            .unwrap_or_default();
         let end = stored.last().map_or(0, |last| last.index + 1);
+        self.carry(log, &record)?;
         if record.index < end {
             if let Some(known) = stored.iter().find(|known| known.index == record.index) {
                 same(log, known, &record)?;
@@ -147,11 +163,13 @@ impl Applier {
             log.set_stored(record.index + 1);
             return Ok(());
         }
-        self.carry(log, &record)?;
         if !follows {
             self.write_pending(number, true)?;
             self.drop_pending(number);
-            let goes_on = end == record.index && stored.len() < MAX_PAGE_RECORDS;
+            if end != record.index {
+                self.demand_entry_before(log, record.index)?;
+            }
+            let goes_on = end == record.index && has_room && stored.len() < MAX_PAGE_RECORDS;
             let pending = pending_of(log, if goes_on { stored } else { Vec::new() });
             self.pending_bytes += pending.bytes;
             self.pending.insert(number, pending);
@@ -161,17 +179,58 @@ impl Applier {
         self.push(number, record)
     }
 
-    /// Replay is over: lets go of what only it needs.
-    pub fn end_replay(&mut self) {
+    /// Replay is over: every record of the journal is in a layer when this returns, readable and not yet synced.
+    /// The snapshot may be ahead of what layers had, and then no other place has these records.
+    pub fn end_replay(&mut self) -> Result<(), ReadError> {
+        let numbers: Vec<u32> = self.pending.keys().copied().collect();
+        for number in numbers {
+            self.write_pending(number, true)?;
+        }
+        self.put_missing_tiles()?;
         self.compared = HashMap::new();
         self.uncovered_below = HashMap::new();
+        Ok(())
+    }
+
+    /// The layer must have the entry before `index`, unless the log begins there in this layer: the journal has
+    /// only what comes after it.
+    fn demand_entry_before(&self, log: &Arc<Log>, index: u64) -> Result<(), ReadError> {
+        let first = log.head().layer_of(index).map_or(index, |(_, first, _)| first);
+        if index == first {
+            return Ok(());
+        }
+        self.store.page(log, self.open_layer().id, index - 1).map(drop)
+    }
+
+    /// Stores the roots of tiles that replay came by and the layer has lost.
+    fn put_missing_tiles(&mut self) -> Result<(), ReadError> {
+        for (number, tile) in std::mem::take(&mut self.tiles_due) {
+            let layer = self.open_layer();
+            let Some(log) = self.store.log(number) else { continue };
+            if layer.tile(number, tile)?.is_some() {
+                continue;
+            }
+            let first = tile << TILE_LEVEL;
+            let mut tree = Frontier::default();
+            self.store.range(&log, first, first + (1 << TILE_LEVEL), &mut |record| {
+                tree.append(record.leaf_hash);
+                true
+            })?;
+            layer.put_tile(number, tile, &tree.root())?;
+        }
+        Ok(())
     }
 
     /// Writes every partial page and the ids of everything applied; `frame` is the last frame applied. What
-    /// is written is durable only once the caller has synced the layer.
-    pub fn flush(&mut self, frame: u64) -> Result<(), ReadError> {
-        let numbers: Vec<u32> =
-            self.pending.iter().filter(|(_, pending)| pending.persisted < pending.records.len()).map(|(n, _)| *n).collect();
+    /// is written is durable when this returns. What is held above `warm_bytes` is then dropped, and read back
+    /// when its log goes on.
+    pub fn flush(&mut self, frame: u64, warm_bytes: usize) -> Result<(), ReadError> {
+        let numbers: Vec<u32> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.persisted < pending.records.len())
+            .map(|(n, _)| *n)
+            .collect();
         for number in numbers {
             self.write_pending(number, true)?;
         }
@@ -181,7 +240,7 @@ impl Applier {
             layer.kv().sync()?;
         }
         let indexing: usize = self.indexing.values().map(|indexing| indexing.postings.memory_bytes()).sum();
-        if self.pending_bytes + indexing > WARM_BUDGET_BYTES {
+        if self.pending_bytes + indexing > warm_bytes {
             self.pending.clear();
             self.pending_bytes = 0;
             self.indexing.clear();
@@ -206,13 +265,13 @@ impl Applier {
                 self.write_pending(number, true)?;
                 self.finish_block(number)?;
             }
+            self.end_replay()?;
             self.open_layer().kv().sync()?;
         }
         self.pending.clear();
         self.pending_bytes = 0;
         self.indexing.clear();
         self.carried.clear();
-        self.end_replay();
         self.layer = Some(self.store.layers.get_or_create(layer)?);
         Ok(())
     }
@@ -221,8 +280,9 @@ impl Applier {
         self.layer.clone().expect("a layer is entered before anything is written")
     }
 
-    /// The carry record makes a layer readable alone: who the log is and where it stood before.
-    fn carry(&mut self, log: &Arc<Log>, first: &Sequenced) -> Result<(), ReadError> {
+    /// The carry record makes a layer readable alone: who the log is and where it stood before. `record` is one
+    /// of the log's in this layer, and the first of them unless a crash took the carry record.
+    fn carry(&mut self, log: &Arc<Log>, record: &Sequenced) -> Result<(), ReadError> {
         let number = log.identity.number;
         if !self.carried.insert(number) {
             return Ok(());
@@ -234,8 +294,15 @@ impl Applier {
             put_bytes16(&mut value, log.identity.tenant.as_bytes());
             value.extend_from_slice(log.identity.log_id.as_bytes());
             value.extend_from_slice(&log.identity.genesis_key);
-            value.extend_from_slice(&first.index.to_be_bytes());
-            value.extend_from_slice(first.previous.as_bytes());
+            let first = log.head().layer_of(record.index).map_or(record.index, |(_, first, _)| first);
+            let previous = if first == record.index {
+                record.previous
+            } else {
+                let page = self.store.page(log, layer.id, first)?;
+                page.first().map_or(Hash::ZERO, |record| record.previous)
+            };
+            value.extend_from_slice(&first.to_be_bytes());
+            value.extend_from_slice(previous.as_bytes());
             layer.put_carry(number, &value)?;
         }
         Ok(())
@@ -245,7 +312,9 @@ impl Applier {
     fn reload(&self, log: &Arc<Log>, next: u64) -> Result<Pending, ReadError> {
         let layer = self.open_layer();
         let Some(before) = next.checked_sub(1) else { return Ok(pending_of(log, Vec::new())) };
-        let Some(stored) = layer.page_at(log.identity.number, before)? else { return Ok(pending_of(log, Vec::new())) };
+        let Some(stored) = layer.page_at(log.identity.number, before)? else {
+            return Ok(pending_of(log, Vec::new()));
+        };
         let records = chain_page(&log.identity, stored.first_index, &stored.bytes)
             .map_err(|error| damage(log, stored.first_index, &error.to_string()))?;
         let goes_on = records.last().is_some_and(|last| last.index + 1 == next)
@@ -352,10 +421,10 @@ impl Applier {
         let first = log.head().layer_of(at).map_or(0, |(_, first, _)| first);
         let mut end = first;
         for level in [1, 0] {
-            if let Some((_, piece)) = layer.terms_block_at(log.identity.number, level, at)?
-                && let Ok(header) = terms::header(&piece)
+            if let Some((_, bytes)) = layer.terms_block_at(log.identity.number, level, at)?
+                && let Ok(piece) = Piece::open(&bytes)
             {
-                end = end.max(header.end);
+                end = end.max(piece.header.end);
             }
         }
         Ok(end)
@@ -376,7 +445,8 @@ impl Applier {
     fn write_block(&mut self, log: &Arc<Log>, from: u64, end: u64) -> Result<(), ReadError> {
         let number = log.identity.number;
         let layer = self.open_layer();
-        let warm = self.indexing.remove(&number).filter(|indexing| indexing.from == from && indexing.upto == end);
+        let warm =
+            self.indexing.remove(&number).filter(|indexing| indexing.from == from && indexing.upto == end);
         let block = match warm {
             Some(indexing) => indexing,
             None => self.read_block(log, from, end)?,
@@ -385,7 +455,7 @@ impl Applier {
         for (token, piece) in block.postings.into_pieces(&header) {
             layer.put_terms(number, 0, from, token, &piece)?;
         }
-        if end % LEVEL_ENTRIES[1] == 0 {
+        if end.is_multiple_of(LEVEL_ENTRIES[1]) {
             self.merge_blocks(log, end)?;
         }
         self.indexing.insert(number, Indexing::begin(end));
@@ -422,15 +492,22 @@ impl Applier {
         let mut blocks = Vec::new();
         let mut at = from;
         while at < end {
-            let Some((block_first, piece)) = layer.terms_block_at(number, 0, at)? else { return Ok(()) };
-            let Ok(header) = terms::header(&piece) else { return Ok(()) };
+            let Some((block_first, bytes)) = layer.terms_block_at(number, 0, at)? else { return Ok(()) };
+            let Ok(header) = Piece::open(&bytes).map(|piece| piece.header) else { return Ok(()) };
             if block_first != at || header.end <= at {
                 return Ok(());
             }
             let shift = u16::try_from(at - from).expect("a block of level 1 has 4,096 entries");
+            // Every piece is there and of this block: what is left out here would be hidden for good.
+            let mut expected = Some(0);
             let mut sound = true;
-            layer.terms_pieces(number, 0, at, &mut |_, piece| sound &= terms::merge_into(piece, shift, &mut merged).is_ok())?;
-            if !sound {
+            layer.terms_pieces(number, 0, at, &mut |first, bytes| {
+                let piece =
+                    Piece::open(bytes).ok().filter(|piece| piece.header == header && expected == Some(first));
+                sound &= piece.as_ref().is_some_and(|piece| piece.merge_into(shift, &mut merged).is_ok());
+                expected = piece.and_then(|piece| piece.next);
+            })?;
+            if !sound || expected.is_some() {
                 return Ok(());
             }
             earliest = earliest.min(header.earliest);

@@ -65,7 +65,13 @@ impl PayloadWriter {
     }
 
     /// Appends a section of records.
-    pub fn records<'a>(&mut self, log: u32, first_index: u64, previous: &Hash, records: impl ExactSizeIterator<Item = &'a Record>) {
+    pub fn records<'a>(
+        &mut self,
+        log: u32,
+        first_index: u64,
+        previous: &Hash,
+        records: impl ExactSizeIterator<Item = &'a Record>,
+    ) {
         let count = u32::try_from(records.len()).expect("a group is bounded");
         self.section(RECORDS, |out| {
             out.extend_from_slice(&log.to_be_bytes());

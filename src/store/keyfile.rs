@@ -48,7 +48,7 @@ impl Signer for LogSigner {
     }
 
     fn verifying_key(&self) -> VerifyingKey {
-        self.public.clone()
+        self.public
     }
 }
 
@@ -125,7 +125,11 @@ impl KeyFile {
     }
 
     /// Makes new keys, one for each origin, durable in the file when it returns.
-    pub fn add(&self, origins: &[&str], random: &mut dyn FnMut(&mut [u8])) -> Result<Vec<LogSigner>, KeyFileError> {
+    pub fn add(
+        &self,
+        origins: &[&str],
+        random: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<Vec<LogSigner>, KeyFileError> {
         let io = |source| KeyFileError::Io { path: self.path.clone(), source };
         let mut lines = Zeroizing::new(String::new());
         let mut signers = Vec::new();

@@ -106,6 +106,16 @@ impl Layer {
         Ok(Some(StoredPage { first_index, bytes }))
     }
 
+    /// First index of the first page that begins at or after `index`.
+    pub fn first_page_from(&self, log: u32, index: u64) -> Result<Option<u64>, KvError> {
+        let mut first = None;
+        self.kv.scan(&page_key(log, index, 0), &page_key(log, MAX_INDEX, u8::MAX), &mut |key, _| {
+            first = read_page_key(key).map(|(first_index, _)| first_index);
+            ControlFlow::Break(())
+        })?;
+        Ok(first)
+    }
+
     /// First index of the first page that begins after `index`.
     pub fn next_page_after(&self, log: u32, index: u64) -> Result<Option<u64>, KvError> {
         let mut next = None;
@@ -123,6 +133,13 @@ impl Layer {
         self.kv.put(&key, root.as_bytes())
     }
 
+    /// The stored root of a tile.
+    pub fn tile(&self, log: u32, tile: u64) -> Result<Option<Hash>, KvError> {
+        let mut key = log_prefix(KIND_TILE, log).to_vec();
+        key.extend_from_slice(&index_bytes(tile));
+        Ok(self.kv.get(&key)?.and_then(|root| root.try_into().ok()).map(Hash))
+    }
+
     /// Visits the stored tile roots of a log, in order.
     pub fn tiles(&self, log: u32, visit: &mut dyn FnMut(u64, Hash)) -> Result<(), KvError> {
         let from = log_prefix(KIND_TILE, log);
@@ -136,12 +153,25 @@ impl Layer {
     }
 
     /// Stores one piece of a block of postings.
-    pub fn put_terms(&self, log: u32, level: u8, first: u64, token: u64, value: &[u8]) -> Result<(), KvError> {
+    pub fn put_terms(
+        &self,
+        log: u32,
+        level: u8,
+        first: u64,
+        token: u64,
+        value: &[u8],
+    ) -> Result<(), KvError> {
         self.kv.put(&terms_key(log, level, first, token), value)
     }
 
     /// The piece of the block at (`level`, `first`) whose tokens may include `token`.
-    pub fn terms_piece(&self, log: u32, level: u8, first: u64, token: u64) -> Result<Option<Vec<u8>>, KvError> {
+    pub fn terms_piece(
+        &self,
+        log: u32,
+        level: u8,
+        first: u64,
+        token: u64,
+    ) -> Result<Option<Vec<u8>>, KvError> {
         let key = terms_key(log, level, first, token);
         Ok(self.kv.last_at_or_before(&key, &key[..11])?.map(|(_, value)| value))
     }
@@ -158,7 +188,13 @@ impl Layer {
     }
 
     /// Visits all pieces of one block: first token, value.
-    pub fn terms_pieces(&self, log: u32, level: u8, first: u64, visit: &mut dyn FnMut(u64, &[u8])) -> Result<(), KvError> {
+    pub fn terms_pieces(
+        &self,
+        log: u32,
+        level: u8,
+        first: u64,
+        visit: &mut dyn FnMut(u64, &[u8]),
+    ) -> Result<(), KvError> {
         let from = terms_key(log, level, first, 0);
         let to = prefix_end(&from[..11]);
         self.kv.scan(&from, &to, &mut |key, value| {

@@ -58,7 +58,10 @@ mod tests {
         assert_eq!(LayerId::of(november.end() - 1), Some(november));
         assert_eq!(LayerId::of(november.end()).unwrap().to_string(), "2026-12");
         assert_eq!(LayerId::of(november.start() - 1).unwrap().to_string(), "2026-10");
-        assert_eq!(LayerId::parse("2024-02").unwrap().end() - LayerId::parse("2024-02").unwrap().start(), 29 * 86_400_000_000);
+        assert_eq!(
+            LayerId::parse("2024-02").unwrap().end() - LayerId::parse("2024-02").unwrap().start(),
+            29 * 86_400_000_000
+        );
         assert_eq!(LayerId::parse("2026-13"), None);
     }
 }

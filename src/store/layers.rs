@@ -19,10 +19,10 @@ use super::manifest::{Manifest, ManifestError};
 pub const MAX_OPEN_LAYERS: usize = 14;
 
 /// Page cache of a layer that is only read.
-const READ_CACHE_BYTES: u64 = 4 << 20;
+const READ_CACHE_BYTES: u64 = 1 << 20;
 
 /// Page cache of the layer that is written.
-const WRITE_CACHE_BYTES: u64 = 16 << 20;
+const WRITE_CACHE_BYTES: u64 = 8 << 20;
 
 /// A layer that cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +78,12 @@ impl Layers {
         let io = |path: &Path, source| LayerError::Io { path: path.to_path_buf(), source };
         let live: Vec<PathBuf> = {
             let inner = self.inner.lock();
-            inner.manifest.layers.iter().map(|(id, generation)| Manifest::layer_dir(&self.data, *id, *generation)).collect()
+            inner
+                .manifest
+                .layers
+                .iter()
+                .map(|(id, generation)| Manifest::layer_dir(&self.data, *id, *generation))
+                .collect()
         };
         for entry in std::fs::read_dir(&root).map_err(|source| io(&root, source))? {
             let path = entry.map_err(|source| io(&root, source))?.path();
@@ -137,16 +142,27 @@ impl Layers {
         Ok(layer)
     }
 
+    /// Closes every layer that no reader holds.
+    pub fn close(&self) {
+        self.inner.lock().open.clear();
+    }
+
     /// Bytes that the open layers take on disk, and the directories of all.
     pub fn dirs(&self) -> Vec<(LayerId, PathBuf)> {
         let inner = self.inner.lock();
-        inner.manifest.layers.iter().map(|(id, generation)| (*id, Manifest::layer_dir(&self.data, *id, *generation))).collect()
+        inner
+            .manifest
+            .layers
+            .iter()
+            .map(|(id, generation)| (*id, Manifest::layer_dir(&self.data, *id, *generation)))
+            .collect()
     }
 
     fn open(&self, id: LayerId, generation: u32, written: bool) -> Result<Arc<Layer>, LayerError> {
         let dir = Manifest::layer_dir(&self.data, id, generation);
         let cache_bytes = if written { WRITE_CACHE_BYTES } else { READ_CACHE_BYTES };
-        let kv = self.backend.open(&dir, cache_bytes).map_err(|source| LayerError::Kv { layer: id, source })?;
+        let kv =
+            self.backend.open(&dir, cache_bytes).map_err(|source| LayerError::Kv { layer: id, source })?;
         Ok(Arc::new(Layer::new(id, kv)))
     }
 
@@ -154,7 +170,8 @@ impl Layers {
     fn close_idle(&self, inner: &mut Inner) {
         while inner.open.len() >= MAX_OPEN_LAYERS {
             let newest = inner.manifest.layers.keys().next_back().copied();
-            let idle = inner.open.iter().filter(|(id, _)| Some(**id) != newest).min_by_key(|(_, (_, used))| *used);
+            let idle =
+                inner.open.iter().filter(|(id, _)| Some(**id) != newest).min_by_key(|(_, (_, used))| *used);
             match idle.map(|(id, _)| *id) {
                 Some(id) => inner.open.remove(&id),
                 None => break,

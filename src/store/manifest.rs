@@ -102,7 +102,11 @@ impl Manifest {
             }
         }
         // The text must be the very one that this content is written as, digest included.
-        if last.starts_with("blake3 ") && manifest.to_text() == text { Ok(manifest) } else { Err(lines.len()) }
+        if last.starts_with("blake3 ") && manifest.to_text() == text {
+            Ok(manifest)
+        } else {
+            Err(lines.len())
+        }
     }
 }
 

@@ -344,6 +344,7 @@ fn set(live: &mut BTreeMap<Vec<u8>, Vec<u8>>, key: &[u8], value: Option<Vec<u8>>
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a call that hangs needs a thread of its own")]
 mod tests {
     use super::*;
     use std::time::Duration;

@@ -2,11 +2,13 @@
 //!
 //! A key-value store is never what makes an acknowledgement true; the journal is. Reading order: what a
 //! record is (`record`, `page`), where pages live (`layer`, `layers`, `manifest`), what is known of each log
-//! (`log`, `state`), how they are read (`read`), how they get there (`apply`, `frame_op`, `recovery`).
+//! (`log`, `state`), how they are read (`read`), how they get there (`apply`, `frame_op`, `recovery`), how a
+//! store begins (`fresh`).
 
 pub mod apply;
 pub mod backend;
 pub mod frame_op;
+pub mod fresh;
 pub mod idtable;
 pub mod keyfile;
 pub mod layer;
@@ -19,8 +21,9 @@ pub mod page;
 pub mod poison;
 pub mod read;
 pub mod recent;
-pub mod recovery;
 pub mod record;
+pub mod recovery;
+pub mod seal;
 pub mod sled;
 pub mod state;
 pub mod terms;

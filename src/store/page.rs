@@ -8,12 +8,14 @@
 //!
 //! FORMAT, "Pages", has the layout byte by byte.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::cell::RefCell;
+use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
+use memchr::memmem;
 
 use super::record::Record;
 use super::wire::{Reader, Short, put_bytes32};
@@ -35,6 +37,8 @@ const ZSTD_LEVEL: i32 = 1;
 
 /// What opens a sealed member in canonical JSON. It cannot occur inside a string, where quotes are escaped.
 const SEAL_OPEN: &[u8] = b"{\"$sealed\":\"";
+
+static FINDER: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(SEAL_OPEN));
 
 /// base64url characters of a 32-byte commitment.
 const SEAL_CHARS: usize = 43;
@@ -145,61 +149,130 @@ pub fn header(bytes: &[u8]) -> Result<PageHeader, PageError> {
     Ok(PageHeader { count, first_recorded_at: from.u64()?, last_recorded_at: from.u64()? })
 }
 
+/// Reads the header of a page whose checksum holds.
+pub fn checked_header(bytes: &[u8]) -> Result<PageHeader, PageError> {
+    header(checked(bytes)?)
+}
+
 /// Unpacks a page. Errors when a bit of it has changed since `encode`.
 pub fn decode(bytes: &[u8]) -> Result<Page, PageError> {
-    let (covered, check) = bytes.split_last_chunk::<4>().ok_or(PageError::Malformed("length"))?;
-    if crc32c::crc32c(covered).to_be_bytes() != *check {
-        return Err(PageError::Checksum);
-    }
-    let head = header(covered)?;
-    let mut from = Reader::new(covered);
-    from.take(1)?;
-    let compressed = match from.u8()? {
-        0 => false,
-        1 => true,
-        _ => return Err(PageError::Malformed("codec")),
-    };
-    from.take(2 + 8 + 8)?;
-    let previous = Hash(from.array()?);
-    let mut fixed = Reader::new(from.take(usize::from(head.count) * 96)?);
-    let mut random = Reader::new(from.bytes32()?);
-    let text_len = from.u32()? as usize;
-    let stored = from.bytes32()?;
-    if from.rest() != 0 || text_len > MAX_TEXT_BYTES {
-        return Err(PageError::Malformed("length"));
-    }
-    let unpacked;
-    let text = if compressed {
-        unpacked = decompress(stored, text_len)?;
-        &unpacked[..]
-    } else {
-        stored
-    };
-    if text.len() != text_len {
-        return Err(PageError::Malformed("text length"));
-    }
-    let mut text = Reader::new(text);
-    let mut records = Vec::with_capacity(usize::from(head.count));
-    let mut recorded_at = 0u64;
-    for _ in 0..head.count {
-        recorded_at = recorded_at.wrapping_add(text.u64()?);
-        records.push(Record {
-            recorded_at,
-            key_id: KeyId(text.array()?),
-            class: text.u16()?,
-            flags: text.u16()?,
-            event: Hash(fixed.array()?),
-            signature: Signature(fixed.array()?),
-            body: decode_body(&mut text, &mut random)?,
-        });
+    let packed = Packed::open(checked(bytes)?)?;
+    let unpacked = packed.text()?;
+    let (mut fixed, mut random, mut text) =
+        (Reader::new(packed.fixed), Reader::new(packed.random), Reader::new(&unpacked));
+    let mut records = Vec::with_capacity(usize::from(packed.header.count));
+    let mut recorded_at = 0;
+    for _ in 0..packed.header.count {
+        let mut record = decode_fixed(&mut text, &mut fixed, &mut recorded_at)?;
+        record.body = decode_body(&mut text, &mut random)?;
+        records.push(record);
     }
     if text.rest() != 0 || random.rest() != 0 {
         return Err(PageError::Malformed("trailing bytes"));
     }
-    if records[0].recorded_at != head.first_recorded_at || recorded_at != head.last_recorded_at {
+    if records[0].recorded_at != packed.header.first_recorded_at
+        || recorded_at != packed.header.last_recorded_at
+    {
         return Err(PageError::Malformed("time range"));
     }
-    Ok(Page { previous, records })
+    Ok(Page { previous: packed.previous, records })
+}
+
+/// Unpacks the records at the positions `wanted`, which ascend. The page that comes back ends with the last
+/// of them; the bodies of the others before it are left empty, as links do not need them.
+///
+/// Panics when a position is beyond the page.
+pub fn decode_some(bytes: &[u8], wanted: &[u16]) -> Result<Page, PageError> {
+    let packed = Packed::open(checked(bytes)?)?;
+    let mut records = Vec::new();
+    if let Some(last) = wanted.last() {
+        assert!(*last < packed.header.count, "the caller has read the header");
+        let unpacked = packed.text()?;
+        let (mut fixed, mut random, mut text) =
+            (Reader::new(packed.fixed), Reader::new(packed.random), Reader::new(&unpacked));
+        let mut wanted = wanted.iter().peekable();
+        let mut recorded_at = 0;
+        for position in 0..=*last {
+            let mut record = decode_fixed(&mut text, &mut fixed, &mut recorded_at)?;
+            if wanted.next_if_eq(&&position).is_some() {
+                record.body = decode_body(&mut text, &mut random)?;
+            } else {
+                skip_body(&mut text, &mut random)?;
+            }
+            records.push(record);
+        }
+    }
+    Ok(Page { previous: packed.previous, records })
+}
+
+/// What the checksum covers, when it holds.
+fn checked(bytes: &[u8]) -> Result<&[u8], PageError> {
+    let (covered, check) = bytes.split_last_chunk::<4>().ok_or(PageError::Malformed("length"))?;
+    if crc32c::crc32c(covered).to_be_bytes() != *check {
+        return Err(PageError::Checksum);
+    }
+    Ok(covered)
+}
+
+/// The columns of a page, the text still compressed.
+struct Packed<'a> {
+    header: PageHeader,
+    previous: Hash,
+    fixed: &'a [u8],
+    random: &'a [u8],
+    compressed: bool,
+    text_len: usize,
+    stored: &'a [u8],
+}
+
+impl<'a> Packed<'a> {
+    fn open(covered: &'a [u8]) -> Result<Packed<'a>, PageError> {
+        let header = header(covered)?;
+        let mut from = Reader::new(covered);
+        from.take(1)?;
+        let compressed = match from.u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(PageError::Malformed("codec")),
+        };
+        from.take(2 + 8 + 8)?;
+        let previous = Hash(from.array()?);
+        let fixed = from.take(usize::from(header.count) * 96)?;
+        let random = from.bytes32()?;
+        let text_len = from.u32()? as usize;
+        let stored = from.bytes32()?;
+        if from.rest() != 0 || text_len > MAX_TEXT_BYTES {
+            return Err(PageError::Malformed("length"));
+        }
+        Ok(Packed { header, previous, fixed, random, compressed, text_len, stored })
+    }
+
+    fn text(&self) -> Result<Cow<'a, [u8]>, PageError> {
+        let text = if self.compressed {
+            Cow::Owned(decompress(self.stored, self.text_len)?)
+        } else {
+            Cow::Borrowed(self.stored)
+        };
+        if text.len() == self.text_len { Ok(text) } else { Err(PageError::Malformed("text length")) }
+    }
+}
+
+/// A record without its body. `recorded_at` is that of the record before, and becomes this one's.
+fn decode_fixed(
+    text: &mut Reader<'_>,
+    fixed: &mut Reader<'_>,
+    recorded_at: &mut u64,
+) -> Result<Record, PageError> {
+    *recorded_at = recorded_at.wrapping_add(text.u64()?);
+    Ok(Record {
+        recorded_at: *recorded_at,
+        key_id: KeyId(text.array()?),
+        class: text.u16()?,
+        flags: text.u16()?,
+        event: Hash(fixed.array()?),
+        signature: Signature(fixed.array()?),
+        body: Vec::new(),
+    })
 }
 
 const BODY_ABSENT: u8 = 0;
@@ -239,7 +312,7 @@ fn encode_parts(body: &[u8], text: &mut Vec<u8>, random: &mut Vec<u8>) -> Option
     text.extend_from_slice(&[0; 4]);
     let mut rest = canonical;
     let mut commitments: Vec<[u8; 32]> = Vec::with_capacity(8);
-    while let Some(found) = find(rest, SEAL_OPEN) {
+    while let Some(found) = find(rest) {
         let (before, after) = rest.split_at(found + SEAL_OPEN.len());
         let chars = after.get(..SEAL_CHARS)?;
         let mut commitment = [0; 32];
@@ -263,7 +336,7 @@ fn encode_parts(body: &[u8], text: &mut Vec<u8>, random: &mut Vec<u8>) -> Option
         let path = from.take(usize::from(path_len)).ok()?;
         let salt = from.take(16).ok()?;
         let value = from.bytes32().ok()?;
-        derived = derived && commitment(salt, path, value) == commitments[i];
+        derived = derived && commitments.get(i).is_some_and(|known| commitment(salt, path, value) == *known);
         salts.extend_from_slice(salt);
         text.push(path_len);
         text.extend_from_slice(path);
@@ -300,7 +373,9 @@ fn decode_body(text: &mut Reader<'_>, random: &mut Reader<'_>) -> Result<Vec<u8>
         &[]
     };
     let salts = random.take(usize::from(disclosure_count) * 16)?;
-    let mut body = Vec::with_capacity(cut.len() + 64 + usize::from(disclosure_count) * (SEAL_CHARS + 64) + text.rest() / 16);
+    let mut body = Vec::with_capacity(
+        cut.len() + 64 + usize::from(disclosure_count) * (SEAL_CHARS + 64) + text.rest() / 16,
+    );
     body.extend_from_slice(salt);
     body.extend_from_slice(&[0; 4]);
     let mut tail = Vec::with_capacity(256);
@@ -327,11 +402,36 @@ fn decode_body(text: &mut Reader<'_>, random: &mut Reader<'_>) -> Result<Vec<u8>
     Ok(body)
 }
 
+/// Goes past a body without building it.
+fn skip_body(text: &mut Reader<'_>, random: &mut Reader<'_>) -> Result<(), PageError> {
+    let kind = text.u8()?;
+    match kind {
+        BODY_ABSENT => return Ok(()),
+        BODY_VERBATIM => return Ok(text.bytes32().map(drop)?),
+        BODY_CUT | BODY_DERIVED => {}
+        _ => return Err(PageError::Malformed("body kind")),
+    }
+    random.take(16)?;
+    text.bytes32()?;
+    let disclosure_count = usize::from(text.u8()?);
+    if kind == BODY_CUT {
+        let kept = random.u8()?;
+        random.take(usize::from(kept) * 32)?;
+    }
+    random.take(disclosure_count * 16)?;
+    for _ in 0..disclosure_count {
+        let path_len = text.u8()?;
+        text.take(usize::from(path_len))?;
+        text.bytes32()?;
+    }
+    Ok(())
+}
+
 /// Puts the commitments back where they were cut out.
 fn join(cut: &[u8], commitments: &[[u8; 32]], out: &mut Vec<u8>) -> Result<(), PageError> {
     let mut rest = cut;
     for commitment in commitments {
-        let found = find(rest, SEAL_OPEN).ok_or(PageError::Malformed("commitment count"))?;
+        let found = find(rest).ok_or(PageError::Malformed("commitment count"))?;
         let (before, after) = rest.split_at(found + SEAL_OPEN.len());
         out.extend_from_slice(before);
         let at = out.len();
@@ -339,7 +439,7 @@ fn join(cut: &[u8], commitments: &[[u8; 32]], out: &mut Vec<u8>) -> Result<(), P
         BASE64URL.encode_slice(commitment, &mut out[at..]).map_err(|_| PageError::Malformed("commitment"))?;
         rest = after;
     }
-    if find(rest, SEAL_OPEN).is_some() {
+    if find(rest).is_some() {
         return Err(PageError::Malformed("commitment count"));
     }
     out.extend_from_slice(rest);
@@ -352,8 +452,8 @@ fn commitment(salt: &[u8], path: &[u8], value: &[u8]) -> [u8; 32] {
     SEALED.hash(&[salt, &path_len.to_be_bytes(), path, value]).0
 }
 
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    memchr::memmem::find(haystack, needle)
+fn find(haystack: &[u8]) -> Option<usize> {
+    FINDER.find(haystack)
 }
 
 fn compress(text: &[u8]) -> Option<Vec<u8>> {
@@ -370,10 +470,80 @@ fn decompress(stored: &[u8], text_len: usize) -> Result<Vec<u8>, PageError> {
     DECOMPRESSOR.with_borrow_mut(|slot| {
         let decompressor = match slot {
             Some(decompressor) => decompressor,
-            None => {
-                slot.insert(zstd::bulk::Decompressor::new().map_err(|_| PageError::Malformed("decompressor"))?)
-            }
+            None => slot
+                .insert(zstd::bulk::Decompressor::new().map_err(|_| PageError::Malformed("decompressor"))?),
         };
         decompressor.decompress(stored, text_len).map_err(|_| PageError::Malformed("compressed text"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+
+    fn records() -> Vec<Record> {
+        let bodies = (0..12u8).map(|place| {
+            let json = format!(
+                r#"{{"id":"e-{place}","action":"a.b","outcome":"success","class":"security",
+                    "actor":{{"type":"user","id":"u-{place}"}},"reason":"because {place}"}}"#
+            );
+            let mut body = Event::parse(json.as_bytes()).unwrap().seal(&mut |salts| salts.fill(place));
+            if place % 4 == 1 {
+                // Erased: its commitment cannot be derived any more.
+                body.disclosures.pop();
+            }
+            let mut encoded = Vec::new();
+            body.encode(&mut encoded);
+            match place % 4 {
+                2 => Vec::new(),
+                3 => b"no body".to_vec(),
+                _ => encoded,
+            }
+        });
+        let record = |(place, body): (u64, Vec<u8>)| Record {
+            recorded_at: 1_000 + place * place,
+            key_id: KeyId([1; 4]),
+            class: 1,
+            flags: 0,
+            event: Hash([u8::try_from(place).unwrap(); 32]),
+            signature: Signature([u8::try_from(place).unwrap() + 100; 64]),
+            body,
+        };
+        (0..).zip(bodies).map(record).collect()
+    }
+
+    #[test]
+    fn some_records_of_a_page_are_what_all_of_it_says() {
+        let records = records();
+        let bytes = encode(&Hash([9; 32]), &records);
+        assert!(decode(&bytes).unwrap().records == records);
+        for mask in 0..1u16 << records.len() {
+            let wanted: Vec<u16> = (0..12).filter(|position| mask >> position & 1 == 1).collect();
+            let page = decode_some(&bytes, &wanted).unwrap();
+            assert_eq!(page.previous, Hash([9; 32]));
+            assert_eq!(page.records.len(), wanted.last().map_or(0, |last| usize::from(*last) + 1));
+            for (position, (found, whole)) in (0u16..).zip(page.records.iter().zip(&records)) {
+                if wanted.contains(&position) {
+                    assert!(found == whole);
+                } else {
+                    assert!(*found == Record { body: Vec::new(), ..whole.clone() });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_changed_bit_is_noticed_by_every_way_to_read() {
+        let mut bytes = encode(&Hash([9; 32]), &records());
+        for bit in 0..bytes.len() * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                decode(&bytes).is_err()
+                    && decode_some(&bytes, &[0]).is_err()
+                    && checked_header(&bytes).is_err()
+            );
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
 }

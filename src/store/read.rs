@@ -7,12 +7,14 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::idtable::{IdTable, IdTableError};
+use super::layer::StoredPage;
 use super::layers::{LayerError, Layers};
 use super::log::{IndexKeys, Log, Sequenced};
-use super::page::{self, PageError};
+use super::page::{self, PageError, PageHeader};
 use super::poison::Poison;
 use super::recent::Recent;
 use super::state::{ApiKey, LogIdentity};
+use crate::event::catalog::Class;
 use crate::event::{Field, terms, token};
 use crate::store::backend::KvError;
 use crate::store::layer_id::LayerId;
@@ -71,7 +73,14 @@ pub enum ReadError {
 
 impl Store {
     /// A store over opened parts.
-    pub fn new(data: &Path, instance: String, cursor_key: [u8; 32], layers: Layers, ids: IdTable, poison: Poison) -> Store {
+    pub fn new(
+        data: &Path,
+        instance: String,
+        cursor_key: [u8; 32],
+        layers: Layers,
+        ids: IdTable,
+        poison: Poison,
+    ) -> Store {
         Store {
             data: data.to_path_buf(),
             instance,
@@ -143,7 +152,13 @@ impl Store {
     }
 
     /// Visits the records of `[from, to)` that are published, in order, until `visit` answers false.
-    pub fn range(&self, log: &Log, from: u64, to: u64, visit: &mut dyn FnMut(&Arc<Sequenced>) -> bool) -> Result<(), ReadError> {
+    pub fn range(
+        &self,
+        log: &Log,
+        from: u64,
+        to: u64,
+        visit: &mut dyn FnMut(&Arc<Sequenced>) -> bool,
+    ) -> Result<(), ReadError> {
         let head = log.head();
         let to = to.min(head.size);
         // The tail first: what it no longer has by the time it is asked, the layers have.
@@ -151,7 +166,8 @@ impl Store {
         let tail_from = tail.first().map_or(to, |record| record.index);
         let mut index = from;
         while index < tail_from {
-            let (layer, ..) = head.layer_of(index).ok_or_else(|| damage(log, index, "no layer is known to hold it"))?;
+            let (layer, ..) =
+                head.layer_of(index).ok_or_else(|| damage(log, index, "no layer is known to hold it"))?;
             for record in self.page(log, layer, index)? {
                 if record.index >= index && record.index < tail_from {
                     index = record.index + 1;
@@ -180,16 +196,91 @@ impl Store {
         }
         Ok(records)
     }
+
+    /// The page that holds `index`, still packed, with what it says of itself. Its checksum holds. Errors when
+    /// no page holds it.
+    pub fn packed_page(&self, log: &Log, layer: LayerId, index: u64) -> Result<PackedPage, ReadError> {
+        let layer = self.layers.get(layer)?;
+        let read = || layer.page_at(log.identity.number, index);
+        let is_sound = |page: &StoredPage| page::checked_header(&page.bytes).is_ok();
+        // A page of several pieces may be replaced between two of them: what does not fit is read once more.
+        let stored = match read()?.filter(is_sound) {
+            Some(stored) => stored,
+            None => read()?.ok_or_else(|| damage(log, index, "its page is missing"))?,
+        };
+        let header = page::checked_header(&stored.bytes)
+            .map_err(|error| damage(log, stored.first_index, &error.to_string()))?;
+        let end = stored.first_index + u64::from(header.count);
+        if index >= end {
+            return Err(damage(log, index, "its page is missing"));
+        }
+        Ok(PackedPage { first: stored.first_index, end, header, bytes: stored.bytes })
+    }
+
+    /// Some records of a page: those at `indexes`, which ascend and lie in the page. Costs little for the
+    /// records before and between them and nothing for those behind.
+    pub fn records_of(
+        &self,
+        log: &Log,
+        page: &PackedPage,
+        indexes: &[u64],
+    ) -> Result<Vec<Arc<Sequenced>>, ReadError> {
+        let wanted: Vec<u16> = indexes
+            .iter()
+            .map(|index| u16::try_from(index - page.first).expect("a page has at most 64 records"))
+            .collect();
+        let unpacked = page::decode_some(&page.bytes, &wanted)
+            .map_err(|error| damage(log, page.first, &error.to_string()))?;
+        let mut previous = unpacked.previous;
+        let mut records = Vec::with_capacity(indexes.len());
+        let mut indexes = indexes.iter().peekable();
+        for (index, record) in (page.first..).zip(unpacked.records) {
+            let entry = record.entry(log.identity.log_id, index, previous);
+            let link = chain::link(&entry);
+            if indexes.next_if_eq(&&index).is_some() {
+                let leaf_hash = chain::leaf_hash(&entry);
+                records.push(Arc::new(Sequenced {
+                    index,
+                    previous,
+                    link,
+                    leaf_hash,
+                    record,
+                    keys: IndexKeys::default(),
+                }));
+            }
+            previous = link;
+        }
+        Ok(records)
+    }
+}
+
+/// A page as it is stored.
+pub struct PackedPage {
+    /// Index of its first record.
+    pub first: u64,
+    /// Index after its last record.
+    pub end: u64,
+    /// What it says of itself.
+    pub header: PageHeader,
+    bytes: Vec<u8>,
 }
 
 /// `<instance>/<tenant>`, with the part that a log begun anew has.
 pub fn origin_of(instance: &str, identity: &LogIdentity) -> String {
     let tenant = &identity.tenant;
-    if identity.origin.is_empty() { format!("{instance}/{tenant}") } else { format!("{instance}/{tenant}/{}", identity.origin) }
+    if identity.origin.is_empty() {
+        format!("{instance}/{tenant}")
+    } else {
+        format!("{instance}/{tenant}/{}", identity.origin)
+    }
 }
 
 /// Decodes a page and computes entries, links and leaf hashes of its records.
-pub fn chain_page(identity: &LogIdentity, first_index: u64, bytes: &[u8]) -> Result<Vec<Arc<Sequenced>>, PageError> {
+pub fn chain_page(
+    identity: &LogIdentity,
+    first_index: u64,
+    bytes: &[u8],
+) -> Result<Vec<Arc<Sequenced>>, PageError> {
     let page = page::decode(bytes)?;
     let mut previous = page.previous;
     Ok((first_index..)
@@ -198,17 +289,23 @@ pub fn chain_page(identity: &LogIdentity, first_index: u64, bytes: &[u8]) -> Res
             let entry = record.entry(identity.log_id, index, previous);
             let link = chain::link(&entry);
             let leaf_hash = chain::leaf_hash(&entry);
-            let sequenced = Sequenced { index, previous, link, leaf_hash, record, keys: IndexKeys::default() };
+            let sequenced =
+                Sequenced { index, previous, link, leaf_hash, record, keys: IndexKeys::default() };
             previous = link;
             Arc::new(sequenced)
         })
         .collect())
 }
 
-/// What the indexes need of a record that was read back. An absent or unreadable body has no terms.
+/// What the indexes need of a record that was read back. Of an absent or unreadable body the class is left,
+/// which the entry holds, where its code has a name that is the same in every log.
 pub fn index_keys(index_key: &[u8; 32], record: &super::record::Record) -> IndexKeys {
-    let Some(Ok(body)) = record.body() else { return IndexKeys::default() };
-    body_keys(index_key, &body)
+    if let Some(Ok(body)) = record.body() {
+        return body_keys(index_key, &body);
+    }
+    let class = Class::from_code(record.class);
+    let terms = class.map(|class| short_token(&token(index_key, Field::Class, class.name().as_bytes())));
+    IndexKeys { terms: terms.into_iter().collect(), ..IndexKeys::default() }
 }
 
 /// The same from a body at hand.

@@ -1,9 +1,9 @@
 //! Ids that the durable id table does not have yet: of events planned, on their way to disk, or published
 //! since the last checkpoint of the journal.
 //!
-//! Written by the sequencer (`claim`), by recovery, and by the applier, which forgets what a checkpoint made
+//! Written by the sequencer (`take`), by recovery, and by the applier, which forgets what a checkpoint made
 //! durable. What holds under the lock: an id that is not in the table as of `epoch` is here. So a caller that
-//! looked into the table, found nothing and still sees the same epoch may rely on `claim`.
+//! looked into the table, found nothing and still sees the same epoch may rely on `look`.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,19 +13,13 @@ use parking_lot::Mutex;
 use super::idtable::{Location, Token};
 use super::log::IndexKeys;
 
-/// Digest of a submitted event in canonical form, id and class filled in: "the same content".
-pub type Fingerprint = [u8; 16];
-
-/// What `claim` found.
+/// What `look` found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Claim {
-    /// The id is free and now taken.
+    /// The id is free.
     New,
-    /// The same event was taken before.
-    Same(Location),
-    /// Another event has this id.
-    Other(Location),
-    /// The id table changed since the caller looked: look again.
+    /// The id was taken a moment ago, or the id table changed since the caller looked: look again. What took it
+    /// is published by the time the caller is answered, so the caller can hold the two contents side by side.
     LookAgain,
 }
 
@@ -42,7 +36,6 @@ struct Inner {
 
 struct Taken {
     location: Location,
-    fingerprint: Option<Fingerprint>,
     group: u64,
 }
 
@@ -70,7 +63,7 @@ impl Recent {
     /// Adds a record that recovery found in the journal.
     pub fn restore(&self, keys: &IndexKeys, location: Location, group: u64) {
         let mut inner = self.0.lock();
-        inner.ids.insert(keys.id, Taken { location, fingerprint: None, group });
+        inner.ids.insert(keys.id, Taken { location, group });
         if let Some(request_id) = keys.request_id {
             inner.request_ids.entry(request_id).or_default().push(location);
         }
@@ -100,23 +93,14 @@ impl Recent {
 
 impl Claims<'_> {
     /// Looks an id up. `epoch` is what the caller saw before it looked into the id table.
-    pub fn look(&self, token: &Token, fingerprint: &Fingerprint, epoch: u64) -> Claim {
-        match self.0.ids.get(token) {
-            Some(taken) => match &taken.fingerprint {
-                Some(first) if first == fingerprint => Claim::Same(taken.location),
-                Some(_) => Claim::Other(taken.location),
-                // Recovery does not know what was submitted; the record does.
-                None => Claim::LookAgain,
-            },
-            None if self.0.epoch != epoch => Claim::LookAgain,
-            None => Claim::New,
-        }
+    pub fn look(&self, token: &Token, epoch: u64) -> Claim {
+        if self.0.epoch == epoch && !self.0.ids.contains_key(token) { Claim::New } else { Claim::LookAgain }
     }
 
     /// Takes an id for a planned record.
-    pub fn take(&mut self, keys: &IndexKeys, fingerprint: Fingerprint, location: Location, group: u64) {
+    pub fn take(&mut self, keys: &IndexKeys, location: Location, group: u64) {
         if let Entry::Vacant(free) = self.0.ids.entry(keys.id) {
-            free.insert(Taken { location, fingerprint: Some(fingerprint), group });
+            free.insert(Taken { location, group });
         }
         if let Some(request_id) = keys.request_id {
             self.0.request_ids.entry(request_id).or_default().push(location);

@@ -1,8 +1,12 @@
 //! Opening a store: what the journal says is held against what the layers have, and only then served.
 //!
-//! Order: lock → HEAD, journal and snapshot are read and checked → left-overs go → the layer is opened →
-//! every kept frame is replayed, comparing → the accepted tail is copied to a new segment and synced → the
-//! caller may serve. Until the left-overs go, nothing is modified. A refusal says what was found where.
+//! Order: lock → HEAD, journal, snapshot, MANIFEST and id table are read and held against each other → the
+//! journal's accepted tail is copied to a new segment and synced → left-overs go → every kept frame is
+//! replayed, comparing → what the newest layer has of each log must end where the log ends → the caller may
+//! serve. Until the tail is copied, nothing is modified. A refusal says what was found where.
+//!
+//! The copy comes before the replay: what a layer gets must be durable in the journal. So a layer that is
+//! ahead of the journal, like an id table that is, proves that the journal was rolled back.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -13,10 +17,12 @@ use super::backend::Backend;
 use super::frame_op::{self, Appended, Op};
 use super::idtable::{IdTable, IdTableError, Location};
 use super::keyfile::{KeyFile, KeyFileError, LogSigner};
+use super::layer::MAX_INDEX;
 use super::layer_id::LayerId;
 use super::layers::{LayerError, Layers};
 use super::log::{Log, Sequenced};
 use super::manifest::{Manifest, ManifestError};
+use super::page;
 use super::poison::Poison;
 use super::read::{ReadError, Store, damage, index_keys, origin_of};
 use super::state::{Head, State, StateError};
@@ -95,14 +101,19 @@ pub enum OpenError {
 }
 
 /// Opens the store in `data`.
-pub fn open(data: &Path, backend: Arc<dyn Backend>, options: &journal::Options) -> Result<Recovered, OpenError> {
+pub fn open(
+    data: &Path,
+    backend: Arc<dyn Backend>,
+    options: &journal::Options,
+) -> Result<Recovered, OpenError> {
     let lock = DirLock::acquire(data)?;
     let journal_dir = data.join("journal");
     let scan = Scan::read(&journal_dir, options)?;
     let head = *scan.head();
     let mut warnings: Vec<String> = scan.warnings().iter().map(ToString::to_string).collect();
     if let Tail::Torn { frame } = scan.tail() {
-        warnings.push(format!("frame {frame} was cut off by a crash before it was acknowledged; it is dropped"));
+        warnings
+            .push(format!("frame {frame} was cut off by a crash before it was acknowledged; it is dropped"));
     }
     let state = State::read(&data.join("state"), head.applied, &head.map_root)?;
     let manifest = Manifest::read(data)?;
@@ -110,8 +121,7 @@ pub fn open(data: &Path, backend: Arc<dyn Backend>, options: &journal::Options) 
     let signers: HashMap<[u8; 32], Arc<LogSigner>> =
         keys.into_iter().map(|signer| (signer.public(), Arc::new(signer))).collect();
 
-    let layers = Layers::new(data, backend, manifest);
-    layers.remove_leftovers()?;
+    manifest_names_all(&scan, &state, &manifest)?;
     let ids = IdTable::open(&data.join("ids"))?;
     if ids.durable_frame() < head.applied {
         return Err(OpenError::Refused(format!(
@@ -120,7 +130,20 @@ pub fn open(data: &Path, backend: Arc<dyn Backend>, options: &journal::Options) 
             head.applied
         )));
     }
-    let store = Arc::new(Store::new(data, state.instance.clone(), state.cursor_key, layers, ids, Poison::default()));
+    let journal = scan.into_writer()?;
+    let scan = Scan::read(&journal_dir, options)?;
+    let newest_frame = journal.newest().map_or(head.applied, |(frame, _)| frame);
+    if ids.durable_frame() > newest_frame {
+        return Err(OpenError::Refused(format!(
+            "the id table has the journal's frames up to {}, the journal ends at {newest_frame}: it was rolled back",
+            ids.durable_frame()
+        )));
+    }
+    let layers = Layers::new(data, backend, manifest);
+    layers.remove_leftovers()?;
+    let store =
+        Arc::new(Store::new(data, state.instance.clone(), state.cursor_key, layers, ids, Poison::default()));
+    let known_sizes = state.logs.iter().map(|(number, log)| (*number, log.head.size)).collect();
     for log in state.logs.into_values() {
         store.add_log(Arc::new(Log::new(log.identity, log.head)));
     }
@@ -131,9 +154,9 @@ pub fn open(data: &Path, backend: Arc<dyn Backend>, options: &journal::Options) 
         store: store.clone(),
         newest_stamp: state.newest_stamp,
         touched: HashSet::new(),
+        known_sizes,
         ids_from: store.ids.durable_frame(),
     };
-    let mut newest_frame = head.applied;
     for frame in scan.frames() {
         let frame = frame?;
         let ops = frame_op::read(&frame.payload).map_err(|error| {
@@ -142,29 +165,75 @@ pub fn open(data: &Path, backend: Arc<dyn Backend>, options: &journal::Options) 
         for op in ops {
             replay.op(frame.number, LayerId(frame.layer), op)?;
         }
-        newest_frame = newest_frame.max(frame.number);
     }
-    replay.check_newest_signatures()?;
+    replay.applier.end_replay()?;
+    replay.check_newest_layer()?;
+    replay.check_newest_signatures(&signers)?;
     for log in store.logs() {
         let head = log.head();
         if !signers.contains_key(&head.key) {
             let origin = origin_of(&store.instance, &log.identity);
-            return Err(OpenError::Refused(format!("signing-keys has no key for {origin}: restore the key file")));
+            return Err(OpenError::Refused(format!(
+                "signing-keys has no key for {origin}: restore the key file"
+            )));
         }
     }
-    let mut applier = replay.applier;
-    applier.end_replay();
-    let newest_stamp = replay.newest_stamp;
-    let journal = scan.into_writer()?;
+    let (applier, newest_stamp) = (replay.applier, replay.newest_stamp);
     let was_clean = head.clean;
-    Ok(Recovered { store, applier, journal, signers, key_file, newest_stamp, newest_frame, was_clean, warnings, lock })
+    Ok(Recovered {
+        store,
+        applier,
+        journal,
+        signers,
+        key_file,
+        newest_stamp,
+        newest_frame,
+        was_clean,
+        warnings,
+        lock,
+    })
+}
+
+/// Every layer in which a log of the snapshot has entries is named in MANIFEST. One may be missing when the
+/// crash came between publishing and the layer's making: then the journal still has all that goes into it.
+/// Otherwise MANIFEST is older than the store, and the layer's directory would be taken for a left-over.
+fn manifest_names_all(scan: &Scan, state: &State, manifest: &Manifest) -> Result<(), OpenError> {
+    let mut missing: HashMap<(u32, LayerId), u64> = HashMap::new();
+    for log in state.logs.values() {
+        let unnamed = log.head.layers.iter().filter(|(layer, _)| !manifest.layers.contains_key(layer));
+        missing.extend(unnamed.map(|(layer, first)| ((log.identity.number, *layer), *first)));
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for frame in scan.frames() {
+        let frame = frame?;
+        for op in frame_op::read(&frame.payload).unwrap_or_default() {
+            if let Op::Records(appended) = op {
+                let place = (appended.log, LayerId(frame.layer));
+                if missing.get(&place) == Some(&appended.first_index) {
+                    missing.remove(&place);
+                }
+            }
+        }
+    }
+    match missing.keys().map(|(_, layer)| *layer).min() {
+        None => Ok(()),
+        Some(layer) => Err(OpenError::Refused(format!(
+            "MANIFEST does not name layer {layer}, which holds entries that the journal no longer has: MANIFEST is \
+             older than the store, or damaged; nothing was removed, restore MANIFEST"
+        ))),
+    }
 }
 
 struct Replay {
     store: Arc<Store>,
     applier: Applier,
     newest_stamp: u64,
+    /// Logs with a record in the journal.
     touched: HashSet<u32>,
+    /// Sizes of the logs in the snapshot.
+    known_sizes: HashMap<u32, u64>,
     ids_from: u64,
 }
 
@@ -186,8 +255,10 @@ impl Replay {
             },
             Op::ApiKey(key) => self.store.put_api_key(key),
             Op::Rotation { log, index, key } => {
+                // The snapshot has the rotations before its size; the entries of this frame may go on behind it.
+                let known = self.known_sizes.get(&log).copied().unwrap_or(0);
                 let log = self.log(frame, log)?;
-                if index >= log.size() {
+                if index > known {
                     log.publish(layer, &[], key);
                 }
             }
@@ -199,6 +270,7 @@ impl Replay {
     fn records(&mut self, frame: u64, layer: LayerId, appended: Appended) -> Result<(), OpenError> {
         let log = self.log(frame, appended.log)?;
         let with_ids = frame > self.ids_from;
+        self.touched.insert(appended.log);
         let mut head = log.head();
         let mut previous = appended.previous;
         for (index, record) in (appended.first_index..).zip(appended.records) {
@@ -225,7 +297,6 @@ impl Replay {
                 head.size += 1;
                 head.link = link;
                 head.recorded_at = sequenced.record.recorded_at;
-                self.touched.insert(appended.log);
             }
             if with_ids {
                 self.store.recent.restore(&sequenced.keys, Location { log: appended.log, index }, frame);
@@ -237,27 +308,76 @@ impl Replay {
     }
 
     fn log(&self, frame: u64, number: u32) -> Result<Arc<Log>, OpenError> {
-        self.store
-            .log(number)
-            .ok_or_else(|| OpenError::Refused(format!("frame {frame} appends to log {number}, which nothing made")))
+        self.store.log(number).ok_or_else(|| {
+            OpenError::Refused(format!("frame {frame} appends to log {number}, which nothing made"))
+        })
     }
 
-    /// The newest entry of each log that went on since the snapshot must be signed by a key of the log.
-    fn check_newest_signatures(&self) -> Result<(), OpenError> {
+    /// What the newest layer has of each log ends where the log ends: no earlier, or the layer was rolled back;
+    /// no later, or the journal was.
+    fn check_newest_layer(&self) -> Result<(), OpenError> {
+        let Some(newest) = self.store.layers.newest() else { return Ok(()) };
+        let layer = self.store.layers.get(newest)?;
+        let mut numbers = Vec::new();
+        layer.carries(&mut |number, _| numbers.push(number)).map_err(ReadError::from)?;
+        let head_names = |log: &Log| log.head().layers.last().is_some_and(|(last, _)| *last == newest);
+        let named = self.store.logs().into_iter().filter(|log| head_names(log));
+        numbers.extend(named.map(|log| log.identity.number));
+        numbers.sort_unstable();
+        numbers.dedup();
+        for number in numbers {
+            let last = layer.page_at(number, MAX_INDEX).map_err(ReadError::from)?;
+            let Some(log) = self.store.log(number) else {
+                return Err(OpenError::Refused(format!(
+                    "layer {newest} holds log {number}, which the journal does not know: the journal was rolled back"
+                )));
+            };
+            let end = match last {
+                None => 0,
+                Some(page) => {
+                    let header = page::header(&page.bytes);
+                    let header =
+                        header.map_err(|error| damage(&log, page.first_index, &error.to_string()))?;
+                    page.first_index + u64::from(header.count)
+                }
+            };
+            let size = log.size();
+            if end > size {
+                return Err(OpenError::Refused(format!(
+                    "layer {newest} holds {} up to index {end}, the journal up to {size}: the journal was rolled back",
+                    log.identity.tenant
+                )));
+            }
+            if end < size && head_names(&log) {
+                return Err(
+                    damage(&log, end, "the newest layer ends here; it was rolled back or damaged").into()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest entry of each log in the journal must be the one that its head names, signed by a key of the
+    /// log.
+    fn check_newest_signatures(&self, signers: &HashMap<[u8; 32], Arc<LogSigner>>) -> Result<(), OpenError> {
         for number in self.touched.iter().take(MAX_OPEN_SIGNATURE_CHECKS) {
             let Some(log) = self.store.log(*number) else { continue };
             let head = log.head();
             let Some(newest) = self.store.record(&log, head.size - 1)? else { continue };
             if newest.link != head.link || newest.link == Hash::ZERO {
-                return Err(damage(&log, newest.index, "the newest record is not the one the head names").into());
+                return Err(
+                    damage(&log, newest.index, "the newest record is not the one the head names").into()
+                );
             }
             let origin = origin_of(&self.store.instance, &log.identity);
-            let signed = VerifyingKey::from_bytes(&head.key).is_ok_and(|key| {
-                // Right after a rotation the newest entry is the rotation itself, which the old key signed.
-                key.key_id(&origin) != newest.record.key_id
-                    || key.verify(&chain::signed_message(&newest.link), &newest.record.signature)
-            });
-            if !signed {
+            // Right after a rotation the newest entry is the rotation itself, which the old key signed.
+            let is_signed_by = |key: &[u8; 32]| {
+                VerifyingKey::from_bytes(key).is_ok_and(|key| {
+                    key.key_id(&origin) == newest.record.key_id
+                        && key.verify(&chain::signed_message(&newest.link), &newest.record.signature)
+                })
+            };
+            if !is_signed_by(&head.key) && !signers.keys().any(is_signed_by) {
                 return Err(damage(&log, newest.index, "the newest entry's signature does not verify").into());
             }
         }

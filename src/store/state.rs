@@ -84,7 +84,14 @@ pub struct Head {
 impl Head {
     /// An empty log whose first entry `key` signs.
     pub fn empty(key: [u8; 32]) -> Head {
-        Head { size: 0, link: Hash::ZERO, recorded_at: 0, key, frontier: Frontier::default(), layers: Vec::new() }
+        Head {
+            size: 0,
+            link: Hash::ZERO,
+            recorded_at: 0,
+            key,
+            frontier: Frontier::default(),
+            layers: Vec::new(),
+        }
     }
 
     /// The layer that holds `index`, and the index after its last one there (`None`: the newest layer).
@@ -239,7 +246,9 @@ impl State {
             log.identity.encode(&mut out);
             log.head.encode(&mut out);
         }
-        out.extend_from_slice(&u32::try_from(self.api_keys.len()).expect("bounded by MAX_API_KEYS").to_be_bytes());
+        out.extend_from_slice(
+            &u32::try_from(self.api_keys.len()).expect("bounded by MAX_API_KEYS").to_be_bytes(),
+        );
         self.api_keys.values().for_each(|key| key.encode(&mut out));
         out
     }
@@ -289,7 +298,8 @@ impl State {
         let path = path_of(dir, frame);
         let bytes = fs::read(&path).map_err(|source| StateError::Io { path: path.clone(), source })?;
         let damaged = |reason| StateError::Damaged { path: path.clone(), reason };
-        let (body, stored) = bytes.split_last_chunk::<32>().ok_or_else(|| damaged("the snapshot is too short"))?;
+        let (body, stored) =
+            bytes.split_last_chunk::<32>().ok_or_else(|| damaged("the snapshot is too short"))?;
         let found = blake3::hash(body);
         if found.as_bytes() != stored {
             return Err(damaged("the snapshot's digest does not match its bytes"));
@@ -300,13 +310,16 @@ impl State {
         State::decode(body).map_err(|_| damaged("the snapshot's fields do not parse"))
     }
 
-    /// Removes every snapshot but that of `frame`, and temporary files of writes that did not finish.
-    pub fn remove_others(dir: &Path, frame: u64) -> Result<(), StateError> {
-        let kept = path_of(dir, frame);
+    /// Removes the snapshots of frames before `frame`, and what writes of them left. Not those of later
+    /// frames: the next snapshot may be on its way while HEAD moves to this one.
+    pub fn remove_older(dir: &Path, frame: u64) -> Result<(), StateError> {
         let io = |source| StateError::Io { path: dir.to_path_buf(), source };
         for entry in fs::read_dir(dir).map_err(io)? {
             let path = entry.map_err(io)?.path();
-            if path != kept && path.extension().is_some_and(|extension| extension == "state" || extension == "tmp") {
+            let is_snapshot =
+                path.extension().is_some_and(|extension| extension == "state" || extension == "tmp");
+            let of = path.file_stem().and_then(|stem| u64::from_str_radix(stem.to_str()?, 16).ok());
+            if is_snapshot && of.is_some_and(|of| of < frame) {
                 fs::remove_file(&path).map_err(io)?;
             }
         }

@@ -32,7 +32,8 @@ impl<'a> Reader<'a> {
 
     /// The next `n` bytes.
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], Short> {
-        let end = self.at.checked_add(n).filter(|end| *end <= self.bytes.len()).ok_or(Short { at: self.at })?;
+        let end =
+            self.at.checked_add(n).filter(|end| *end <= self.bytes.len()).ok_or(Short { at: self.at })?;
         let taken = &self.bytes[self.at..end];
         self.at = end;
         Ok(taken)
@@ -85,12 +86,16 @@ impl<'a> Reader<'a> {
 
 /// Appends a `u32` length and `bytes`. Panics over 4 GiB, which every limit upstream excludes.
 pub fn put_bytes32(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&u32::try_from(bytes.len()).expect("lengths are bounded far below 4 GiB").to_be_bytes());
+    out.extend_from_slice(
+        &u32::try_from(bytes.len()).expect("lengths are bounded far below 4 GiB").to_be_bytes(),
+    );
     out.extend_from_slice(bytes);
 }
 
 /// Appends a `u16` length and `bytes`. Panics over 64 KiB, which every limit upstream excludes.
 pub fn put_bytes16(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&u16::try_from(bytes.len()).expect("names are bounded far below 64 KiB").to_be_bytes());
+    out.extend_from_slice(
+        &u16::try_from(bytes.len()).expect("names are bounded far below 64 KiB").to_be_bytes(),
+    );
     out.extend_from_slice(bytes);
 }

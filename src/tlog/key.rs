@@ -1,7 +1,7 @@
 //! Ed25519 keys and signatures, strict (RFC 8032 §5.1; C2SP signed-note, type 0x01).
 //!
 //! Strict means: S < L, A and R in canonical encoding, neither of small order, and the cofactorless
-//! equation [S]B = R + [k]A. So a signature that passes here passes in every verifier that follows
+//! equation `[S]B = R + [k]A`. So a signature that passes here passes in every verifier that follows
 //! RFC 8032. A point that merely has a torsion component is not refused for that; the
 //! equation decides. A bad key is refused where it is introduced: no [`VerifyingKey`] holds one.
 

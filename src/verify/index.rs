@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::event::{Body, Field, terms, token};
 use crate::store::idtable::{Location, Token};
 use crate::store::read::short_token;
-use crate::store::terms::LEVEL_ENTRIES;
+use crate::store::terms::{BlockHeader, LEVEL_ENTRIES, Piece};
 use crate::store::wire::Reader;
 
 /// Entries of one bucket of the id table's sums: 32 bytes a bucket, 12.5 MB for 100 million entries.
@@ -22,9 +22,7 @@ const MAX_EXAMINED_BUCKETS: usize = 256;
 /// outcome, actor, address, 32 targets: 100.
 const MAX_TERMS: usize = 128;
 
-/// Version of a piece of postings (FORMAT, "Terms").
-const PIECE_VERSION: u8 = 1;
-const PIECE_HEADER_BYTES: usize = 1 + 5 + 8 + 8;
+/// What stands for a bitmap in place of a count (FORMAT, "Terms").
 const BITMAP_MARK: u16 = u16::MAX;
 const BITMAP_BYTES: usize = 512;
 
@@ -208,9 +206,15 @@ impl Block {
         let Some((0, _)) = pieces.first() else { return Err("its first piece is missing") };
         let mut block: Option<Block> = None;
         let mut last_token = None;
+        let mut expected = Some(0);
         for (key, piece) in pieces {
-            let mut from = Reader::new(piece);
-            let (end, earliest, latest) = header(&mut from).ok_or("a malformed piece")?;
+            let piece = Piece::open(piece).map_err(|_| "a malformed piece")?;
+            let BlockHeader { end, earliest, latest } = piece.header;
+            if expected != Some(*key) {
+                return Err("a chain of pieces with a gap");
+            }
+            expected = piece.next;
+            let mut from = Reader::new(piece.entries());
             let known = block.get_or_insert(Block { first, end, earliest, latest, sum: 0 });
             if (known.end, known.earliest, known.latest) != (end, earliest, latest) {
                 return Err("pieces that contradict each other");
@@ -233,16 +237,11 @@ impl Block {
                     postings(secret, &mut from, token, first, end, known.sum).ok_or("malformed postings")?;
             }
         }
+        if expected.is_some() {
+            return Err("a chain of pieces without its end");
+        }
         block.ok_or("no piece")
     }
-}
-
-fn header(from: &mut Reader<'_>) -> Option<(u64, u64, u64)> {
-    if from.rest() < PIECE_HEADER_BYTES || from.u8().ok()? != PIECE_VERSION {
-        return None;
-    }
-    let end = from.array::<5>().ok()?.iter().fold(0, |index, byte| index << 8 | u64::from(*byte));
-    Some((end, from.u64().ok()?, from.u64().ok()?))
 }
 
 fn postings(

@@ -213,6 +213,7 @@ impl<'a> Verification<'a> {
     }
 
     /// Walks all logs.
+    #[expect(clippy::disallowed_methods, reason = "threads that end before this does")]
     fn run(&mut self, dir: &Path) -> Result<(), VerifyError> {
         let source = self.source;
         let threads =

@@ -1,5 +1,7 @@
 //! The table against a model, against crashes at each file operation, and against flipped bits.
 
+#![expect(clippy::disallowed_methods, reason = "readers and writers that end in the test")]
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

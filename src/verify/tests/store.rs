@@ -1,6 +1,8 @@
 //! A store for tests, made by the real write path: an instance log, tenants, events of every shape, a
 //! rotation, an API key, two months.
 
+#![expect(clippy::disallowed_methods, reason = "a test makes keys of its own")]
+
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -110,6 +112,7 @@ impl Writing {
             &recovered.signers,
             &stamps,
             recovered.newest_frame,
+            crate::ingest::Pace::default(),
         )
         .unwrap();
         Writing {

@@ -4,6 +4,7 @@
 //! A vector is one JSON file for one rule or one fault. What is expected stands in this program as a
 //! literal and is held against what the code answers: a vector whose expectation is wrong is never written.
 
+mod event;
 mod tlog;
 mod vector;
 
@@ -56,7 +57,9 @@ fn main() -> ExitCode {
 
 /// Every vector of every room.
 fn files() -> Vec<File> {
-    tlog::files()
+    let events = event::vectors().into_iter();
+    let events = events.map(|(name, text)| File { path: format!("event/{name}"), text });
+    events.chain(tlog::files()).collect()
 }
 
 fn directory() -> PathBuf {

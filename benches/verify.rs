@@ -1,8 +1,9 @@
-//! Measures the offline verifier against a store of its own making: `measure_verify DIR [ENTRIES] [TENANTS]`
-//! writes one, `measure_verify DIR` measures it.
+//! The offline verifier against a store of its own making: `cargo bench --bench verify -- [ENTRIES] [TENANTS]`.
 //!
 //! Prints entries a second with hashes alone and with signatures, the rate of strict verification alone on
-//! the same number of threads, CPU time of each, and the largest resident set.
+//! the same number of threads, and the largest resident set.
+
+#![allow(clippy::disallowed_methods, clippy::cast_possible_truncation, reason = "it measures")]
 
 use std::collections::HashMap;
 use std::fs;
@@ -42,65 +43,44 @@ impl Progress for Quiet {
 }
 
 fn main() {
-    let argument = |place: usize| std::env::args().nth(place);
-    let number = |place, default| argument(place).and_then(|text| text.parse().ok()).unwrap_or(default);
-    match argument(1).map(std::path::PathBuf::from) {
-        Some(dir) if dir.join("MANIFEST").exists() => measure(&dir),
-        Some(dir) => {
-            let (entries, tenants): (usize, usize) = (number(2, 500_000), number(3, 3));
-            let started = Instant::now();
-            write(&dir, entries, tenants);
-            let seconds = started.elapsed().as_secs_f64();
-            println!(
-                "written: {entries} entries of {tenants} tenants in {seconds:.1} s, {} MB",
-                bytes(&dir) >> 20
-            );
-        }
-        None => {
-            eprintln!("measure_verify DIR [ENTRIES] [TENANTS] writes a store, measure_verify DIR measures it")
-        }
-    }
-}
-
-fn measure(dir: &Path) {
+    let number = |place, default| {
+        std::env::args()
+            .filter(|arg| arg != "--bench")
+            .nth(place)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(default)
+    };
+    let (entries, tenants): (usize, usize) = (number(1, 500_000), number(2, 3));
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let started = Instant::now();
+    write(dir.path(), entries, tenants);
+    println!(
+        "written: {entries} entries of {tenants} tenants in {:.1} s, {} MB",
+        started.elapsed().as_secs_f64(),
+        bytes(dir.path()) >> 20
+    );
     for no_signatures in [true, true, false] {
         let options = Options { no_signatures, ..Options::default() };
-        let (started, cpu_before) = (Instant::now(), cpu_seconds());
-        let report = verify_dir(dir, &options, &Quiet).expect("a store that can be read");
-        let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu_before);
+        let started = Instant::now();
+        let report = verify_dir(dir.path(), &options, &Quiet).expect("a store that can be read");
+        let seconds = started.elapsed().as_secs_f64();
         assert!(report.valid, "{}", report.to_text());
-        let size = report.logs.iter().map(|log| log.size).sum::<u64>() as f64;
+        let size: u64 = report.logs.iter().map(|log| log.size).sum();
         let what = if no_signatures { "hashes alone" } else { "with signatures" };
-        println!(
-            "{what}: {:.0} entries/s ({seconds:.2} s; {:.2} us of CPU an entry)",
-            size / seconds,
-            cpu / size * 1e6
-        );
-        println!("{}", status("VmHWM"));
+        println!("{what}: {:.0} entries/s ({seconds:.2} s)", size as f64 / seconds);
     }
-    let (rate, cpu) = raw_rate();
-    println!("verify_strict alone: {rate:.0}/s on as many threads ({cpu:.2} us of CPU each)");
-}
-
-/// CPU time of the process so far.
-fn cpu_seconds() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
-    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
-}
-
-fn status(name: &str) -> String {
+    println!("verify_strict alone: {:.0}/s on as many threads", raw_rate());
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status.lines().find(|line| line.starts_with(name)).unwrap_or("unknown").to_owned()
+    println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("VmHWM unknown"));
 }
 
-fn raw_rate() -> (f64, f64) {
+fn raw_rate() -> f64 {
     const EACH: usize = 20_000;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let signer = SeedSigner::from_seed(&[1; 32]);
     let message = [7u8; 47];
     let (signature, key) = (signer.sign(&message), signer.verifying_key());
-    let (started, cpu_before) = (Instant::now(), cpu_seconds());
+    let started = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -108,8 +88,7 @@ fn raw_rate() -> (f64, f64) {
             });
         }
     });
-    let all = (EACH * threads) as f64;
-    (all / started.elapsed().as_secs_f64(), (cpu_seconds() - cpu_before) / all * 1e6)
+    (EACH * threads) as f64 / started.elapsed().as_secs_f64()
 }
 
 fn write(dir: &Path, entries: usize, tenants: usize) {
@@ -135,6 +114,7 @@ fn write(dir: &Path, entries: usize, tenants: usize) {
         &HashMap::new(),
         &stamps,
         recovered.newest_frame,
+        varve::ingest::Pace::default(),
     );
     let pipeline = pipeline.expect("the write path");
     let submit = |items: Vec<Prepared>, controls| {

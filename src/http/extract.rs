@@ -1,0 +1,245 @@
+//! Parameters and bodies: everything that a client sends, bounded and parsed once.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use serde::de::DeserializeOwned;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::error::Problem;
+use super::{App, BODY_UNIT_BYTES, busy};
+use crate::service::{Error, ErrorCode};
+
+/// Bytes of an append request.
+pub(crate) const MAX_APPEND_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bytes of any other request with a body; they hold a name and a few scopes.
+pub(crate) const MAX_SMALL_BYTES: usize = 16 * 1024;
+
+/// How long a body may take to arrive.
+pub(crate) const BODY_TIME: Duration = Duration::from_secs(15);
+
+/// The media types that a route may read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Media {
+    /// `application/json`
+    Json,
+    /// `application/x-ndjson`
+    Ndjson,
+}
+
+/// Query parameters, strict: an unknown or repeated one is a `bad_request`.
+pub(crate) struct Params<T>(pub(crate) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Params<T>, Problem> {
+        match Query::<T>::try_from_uri(&parts.uri) {
+            Ok(Query(params)) => Ok(Params(params)),
+            // The text names the parameter and what was expected, never the value.
+            Err(rejection) => {
+                let text = rejection.body_text();
+                let reason = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+                Err(Problem::new(
+                    ErrorCode::BadRequest,
+                    format!("the query parameters cannot be read: {reason}"),
+                ))
+            }
+        }
+    }
+}
+
+/// Path parameters. A segment that is not of its type is a `bad_request`.
+pub(crate) struct Segments<T>(pub(crate) T);
+
+impl<S: Sync + Send, T: DeserializeOwned + Send> FromRequestParts<S> for Segments<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Segments<T>, Problem> {
+        match Path::<T>::from_request_parts(parts, state).await {
+            Ok(Path(value)) => Ok(Segments(value)),
+            Err(PathRejection::FailedToDeserializePathParams(_)) => Err(Problem::new(
+                ErrorCode::BadRequest,
+                "the path cannot be read: an index is a whole number from 0, names are UTF-8",
+            )),
+            Err(_) => {
+                Err(Problem::new(ErrorCode::Internal, "this route has no such segment: a defect of Varve"))
+            }
+        }
+    }
+}
+
+/// The media type of the request; `application/json` where none is named. Parameters (`charset`) are ignored.
+pub(crate) fn media_type(headers: &HeaderMap) -> Result<Media, Error> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Media::Json) };
+    let text = value.to_str().unwrap_or_default();
+    let essence = text.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        Ok(Media::Json)
+    } else if essence.eq_ignore_ascii_case("application/x-ndjson") {
+        Ok(Media::Ndjson)
+    } else {
+        Err(Error::new(
+            ErrorCode::UnsupportedMediaType,
+            "send `Content-Type: application/json`, or `application/x-ndjson` where events are appended",
+        ))
+    }
+}
+
+/// A body in memory, with the memory units it holds.
+pub(crate) struct Held {
+    bytes: Vec<u8>,
+    _units: Option<OwnedSemaphorePermit>,
+}
+
+impl Held {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Reads a body of at most `limit` bytes within [`BODY_TIME`].
+///
+/// # Errors
+/// `too_large`, before a byte is read where `Content-Length` says so; `busy` when all bodies together have
+/// reached their bound; `bad_request` when the client breaks off or is too slow.
+pub(crate) async fn read_body(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<Held, Error> {
+    let announced = body.size_hint().exact();
+    if announced.is_some_and(|length| length > limit as u64) {
+        return Err(too_large(limit));
+    }
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(Error::new(
+            ErrorCode::UnsupportedMediaType,
+            "compressed bodies are not taken; send it without `Content-Encoding`",
+        ));
+    }
+    match tokio::time::timeout(BODY_TIME, collect(app, body, announced, limit)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Error::new(
+            ErrorCode::BadRequest,
+            format!("the body did not arrive within {} s; nothing was stored", BODY_TIME.as_secs()),
+        )),
+    }
+}
+
+/// Parses a small JSON body into `T`.
+///
+/// # Errors
+/// As [`read_body`]; `bad_request` with line and column where it is not the JSON expected.
+pub(crate) async fn read_json<T: DeserializeOwned>(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<T, Error> {
+    if media_type(headers)? != Media::Json {
+        return Err(Error::new(ErrorCode::UnsupportedMediaType, "send `Content-Type: application/json`"));
+    }
+    let held = read_body(app, headers, body, MAX_SMALL_BYTES).await?;
+    serde_json::from_slice(held.bytes()).map_err(|error| json_error(&error))
+}
+
+/// Where JSON cannot be read. serde_json's own text can quote a value, so only the place is told.
+pub(crate) fn json_error(error: &serde_json::Error) -> Error {
+    let what = match error.classify() {
+        serde_json::error::Category::Data => "is JSON, but not with the members that are documented",
+        serde_json::error::Category::Eof => "ends in the middle of JSON",
+        _ => "is not JSON",
+    };
+    let (line, column) = (error.line(), error.column());
+    Error::new(ErrorCode::BadRequest, format!("the body {what} (line {line}, column {column})"))
+}
+
+async fn collect(app: &App, mut body: Body, announced: Option<u64>, limit: usize) -> Result<Held, Error> {
+    let mut units: Option<OwnedSemaphorePermit> = None;
+    let mut held_units = 0;
+    // Memory is taken as bytes arrive, so that a client that announces much and sends little holds little.
+    let first = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(0).min(BODY_UNIT_BYTES);
+    let mut bytes = Vec::with_capacity(first);
+    loop {
+        let data = match std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            None => return Ok(Held { bytes, _units: units }),
+            Some(Err(_)) => {
+                return Err(Error::new(ErrorCode::BadRequest, "the body broke off; nothing was stored"));
+            }
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => data,
+                Err(_trailers) => continue,
+            },
+        };
+        if bytes.len() + data.len() > limit {
+            return Err(too_large(limit));
+        }
+        let wanted = (bytes.len() + data.len()).div_ceil(BODY_UNIT_BYTES);
+        if wanted > held_units {
+            let more = u32::try_from(wanted - held_units).unwrap_or(u32::MAX);
+            let permit = Arc::clone(&app.bodies)
+                .try_acquire_many_owned(more)
+                .map_err(|_| busy("too many requests are being received"))?;
+            match &mut units {
+                Some(held) => held.merge(permit),
+                None => units = Some(permit),
+            }
+            held_units = wanted;
+        }
+        bytes.extend_from_slice(&data);
+    }
+}
+
+fn too_large(limit: usize) -> Error {
+    Error::new(
+        ErrorCode::TooLarge,
+        format!("the body is over {limit} bytes; nothing was stored, send it in smaller parts"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_types_are_json_ndjson_or_refused() {
+        let of = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, value.parse().unwrap());
+            media_type(&headers).map_err(|error| error.code)
+        };
+        assert_eq!(media_type(&HeaderMap::new()).ok(), Some(Media::Json));
+        assert_eq!(of("application/json"), Ok(Media::Json));
+        assert_eq!(of("Application/JSON; charset=utf-8"), Ok(Media::Json));
+        assert_eq!(of("application/x-ndjson"), Ok(Media::Ndjson));
+        for bad in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", ""] {
+            assert_eq!(of(bad), Err(ErrorCode::UnsupportedMediaType), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_place_is_told_and_the_value_is_not() {
+        #[derive(serde::Deserialize, Debug)]
+        #[serde(deny_unknown_fields)]
+        struct Want {
+            #[expect(dead_code, reason = "only its parser is looked at")]
+            tenant: u8,
+        }
+        for body in
+            [r#"{"tenant":"secret-person"}"#, r#"{"secret-person":1}"#, r#"{"tenant":"#, "secret-person"]
+        {
+            let error = json_error(&serde_json::from_str::<Want>(body).unwrap_err());
+            assert_eq!(error.code, ErrorCode::BadRequest);
+            assert!(!error.detail.contains("secret"), "{}", error.detail);
+            assert!(error.detail.contains("line 1"), "{}", error.detail);
+        }
+    }
+}

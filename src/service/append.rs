@@ -1,0 +1,347 @@
+//! Appending: parse, tell repeats from conflicts, seal, queue, wait until durable, answer with receipts.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::view::{Receipt, receipt};
+use super::{Error, ErrorCode, Principal, Scope, Service};
+use crate::event::catalog::Class;
+use crate::event::limits::MAX_EVENT_BYTES;
+use crate::event::{Event, InvalidKind, is_id};
+use crate::ingest::prepare::{Prepared, fill_in, prepare};
+use crate::ingest::queue::{Placed, Submission, SubmitError};
+use crate::store::idtable::Location;
+use crate::store::log::{Log, Sequenced};
+
+/// Most events of one request (contract).
+const MAX_BATCH_EVENTS: usize = 1_000;
+
+/// Most bytes of prepared events in one submission: a frame holds one submission beside a full group.
+const MAX_SUBMISSION_BYTES: usize = 6 << 20;
+
+/// How often a submission is repeated because the id table changed under it. Each time is one checkpoint of
+/// the journal in the microseconds between look-up and planning.
+const MAX_LOOKS: usize = 8;
+
+/// How a batch is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BatchMode {
+    /// All or nothing.
+    Atomic,
+    /// Each event on its own.
+    Skip,
+}
+
+/// One event to append.
+pub struct Submitted<'a> {
+    /// The event's JSON.
+    pub raw: &'a [u8],
+    /// The `Idempotency-Key` header, where there is one.
+    pub idempotency_key: Option<&'a str>,
+}
+
+/// One event on its way: parsed, and answered or not yet.
+struct Item {
+    event: Option<Event>,
+    answer: Option<Result<Receipt, Error>>,
+    /// The earlier item of the batch that this one repeats.
+    repeats: Option<usize>,
+}
+
+impl Service {
+    /// Appends events to a tenant's log and answers when they are durable.
+    ///
+    /// Atomic: the first refusal fails the call and nothing is stored. Skip: each event has its own result; the
+    /// outer error says that nothing was tried.
+    pub async fn append(
+        &self,
+        by: &Principal,
+        tenant: &str,
+        events: &[Submitted<'_>],
+        mode: BatchMode,
+        verifiable: bool,
+    ) -> Result<Vec<Result<Receipt, Error>>, Error> {
+        let log = self.log_for(by, tenant, Scope::Ingest)?;
+        self.refuse_when_full()?;
+        if events.len() > MAX_BATCH_EVENTS {
+            let detail = format!(
+                "{} events in one request; the limit is {MAX_BATCH_EVENTS}. Nothing was stored.",
+                events.len()
+            );
+            return Err(Error::new(ErrorCode::TooLarge, detail));
+        }
+        let mut items = Vec::with_capacity(events.len());
+        for (position, submitted) in events.iter().enumerate() {
+            match admit(submitted) {
+                Ok(event) => items.push(Item { event: Some(event), answer: None, repeats: None }),
+                Err(error) if mode == BatchMode::Atomic => {
+                    return Err(placed_in(error, events.len(), position));
+                }
+                Err(error) => items.push(Item {
+                    event: None,
+                    answer: Some(Err(placed_in(error, events.len(), position))),
+                    repeats: None,
+                }),
+            }
+        }
+        find_repeats_in_batch(&mut items, mode)?;
+        for _ in 0..MAX_LOOKS {
+            let Some((submission, positions)) = self.look_up(&log, &mut items, mode, verifiable)? else {
+                break;
+            };
+            let ids: Vec<String> = submission.items.iter().map(|item| item.id.clone()).collect();
+            let ticket = self.0.pipeline.queue.admit(submission).map_err(submit_error)?;
+            let placed = ticket.answer().await.map_err(submit_error)?;
+            // What must be looked up again stays open.
+            for ((placed, position), id) in placed.into_iter().zip(positions).zip(ids) {
+                if let Placed::New(record) = placed {
+                    items[position].answer = Some(Ok(receipt(&log, &record, &id, false, verifiable)));
+                }
+            }
+        }
+        answer_repeats_in_batch(&mut items);
+        let busy = || busy("the id table kept changing under the request; nothing of this event was stored");
+        Ok(items.into_iter().map(|item| item.answer.unwrap_or_else(|| Err(busy()))).collect())
+    }
+
+    /// Answers the repeats among the open items and prepares the others. `None` when nothing is left to submit.
+    fn look_up(
+        &self,
+        log: &Arc<Log>,
+        items: &mut [Item],
+        mode: BatchMode,
+        verifiable: bool,
+    ) -> Result<Option<(Submission, Vec<usize>)>, Error> {
+        let store = &self.0.store;
+        let epoch = store.recent.epoch();
+        let count = items.len();
+        let mut prepared: Vec<Prepared> = Vec::with_capacity(count);
+        let mut positions = Vec::with_capacity(count);
+        for (position, item) in items.iter().enumerate() {
+            if let (None, Some(event), None) = (&item.answer, &item.event, item.repeats) {
+                let class = event.class().and_then(Class::named).map_or(Class::Security.code(), Class::code);
+                prepared.push(prepare(log, event, class));
+                positions.push(position);
+            }
+        }
+        let tokens: Vec<[u8; 16]> = prepared.iter().map(|item| item.keys.id).collect();
+        let mut found: Vec<(usize, Location)> = Vec::new();
+        store.ids.lookup_many(&tokens, &mut found).map_err(|error| internal(&error))?;
+        let mut near = Vec::new();
+        for (which, token) in tokens.iter().enumerate() {
+            store.recent.find(token, &mut near);
+            found.extend(near.drain(..).map(|location| (which, location)));
+        }
+        for (which, location) in found {
+            let position = positions[which];
+            if items[position].answer.is_some()
+                || location.log != log.identity.number
+                || location.index >= log.size()
+            {
+                continue;
+            }
+            let Some(first) = store.record(log, location.index).map_err(|error| internal(&error))? else {
+                continue;
+            };
+            let answer = self.repeat_of(log, &first, items[position].event.as_ref(), verifiable);
+            match answer {
+                None => continue,
+                Some(Err(error)) if mode == BatchMode::Atomic => {
+                    return Err(placed_in(error, count, position));
+                }
+                Some(Err(error)) => items[position].answer = Some(Err(placed_in(error, count, position))),
+                Some(Ok(receipt)) => items[position].answer = Some(Ok(receipt)),
+            }
+        }
+        let mut kept = Vec::with_capacity(prepared.len());
+        let mut kept_positions = Vec::with_capacity(prepared.len());
+        for (item, position) in prepared.into_iter().zip(positions) {
+            if items[position].answer.is_none() {
+                kept.push(item);
+                kept_positions.push(position);
+            }
+        }
+        if kept.is_empty() {
+            return Ok(None);
+        }
+        let bytes: usize = kept.iter().map(|item| item.body.len() + 128).sum();
+        if bytes > MAX_SUBMISSION_BYTES {
+            let detail = format!(
+                "the batch takes {bytes} bytes once sealed; the limit is {MAX_SUBMISSION_BYTES}. Nothing was stored: send it in parts."
+            );
+            return Err(Error::new(ErrorCode::TooLarge, detail));
+        }
+        let atomic = mode == BatchMode::Atomic;
+        Ok(Some((Submission { items: kept, controls: Vec::new(), atomic, epoch }, kept_positions)))
+    }
+
+    /// What a record with the same id token means for `event`: nothing (another id), a repeat, or a conflict.
+    fn repeat_of(
+        &self,
+        log: &Log,
+        first: &Sequenced,
+        event: Option<&Event>,
+        verifiable: bool,
+    ) -> Option<Result<Receipt, Error>> {
+        let event = event?;
+        let id = event.id()?;
+        // Where the body is gone the token alone decides: the record was this id's.
+        if let Some(body) = first.record.body() {
+            let body = body.ok()?;
+            if body.id() != Some(id) {
+                return None;
+            }
+            if !body.same_content(event) {
+                return Some(Err(id_conflict(first.index)));
+            }
+        }
+        Some(Ok(receipt(log, first, id, true, verifiable)))
+    }
+
+    pub(super) fn refuse_when_full(&self) -> Result<(), Error> {
+        // A reading that fails says nothing about room; the write itself will.
+        if self.0.space.is_low().unwrap_or(false) {
+            let detail = "the disk is below its low-water mark; nothing was stored. Free space or extend the disk; reading goes on.";
+            let mut error = Error::new(ErrorCode::StorageFull, detail);
+            error.retry_after = Some(Duration::from_secs(30));
+            return Err(error);
+        }
+        Ok(())
+    }
+}
+
+/// Finds ids that stand twice in the batch. The later one repeats the earlier one, or conflicts with it.
+fn find_repeats_in_batch(items: &mut [Item], mode: BatchMode) -> Result<(), Error> {
+    if items.len() < 2 {
+        return Ok(());
+    }
+    let mut found = Vec::new();
+    let mut first_of: HashMap<&str, usize> = HashMap::with_capacity(items.len());
+    for (position, item) in items.iter().enumerate() {
+        let Some(event) = &item.event else { continue };
+        let Some(id) = event.id() else { continue };
+        match first_of.get(id) {
+            None => {
+                first_of.insert(id, position);
+            }
+            Some(first) => {
+                let same =
+                    items[*first].event.as_ref().is_some_and(|first| first.canonical() == event.canonical());
+                found.push((position, *first, same));
+            }
+        }
+    }
+    for (position, first, same) in found {
+        if same {
+            items[position].repeats = Some(first);
+            continue;
+        }
+        let error = placed_in(id_conflict(u64::MAX), items.len(), position);
+        if mode == BatchMode::Atomic {
+            return Err(error);
+        }
+        items[position].answer = Some(Err(error));
+    }
+    Ok(())
+}
+
+/// An item that repeats an earlier one of its batch has that one's receipt, or shares its refusal.
+fn answer_repeats_in_batch(items: &mut [Item]) {
+    for position in 0..items.len() {
+        if let (Some(first), None) = (items[position].repeats, &items[position].answer) {
+            let answer = items[first].answer.clone();
+            items[position].answer =
+                answer.map(|answer| answer.map(|receipt| Receipt { duplicate: true, ..receipt }));
+        }
+    }
+}
+
+/// Parses one event and fills in what it may leave out.
+fn admit(submitted: &Submitted<'_>) -> Result<Event, Error> {
+    if submitted.raw.len() > MAX_EVENT_BYTES {
+        let detail = format!(
+            "the event has {} bytes; the limit is {MAX_EVENT_BYTES}. Nothing was stored.",
+            submitted.raw.len()
+        );
+        return Err(Error::new(ErrorCode::TooLarge, detail));
+    }
+    let mut event = Event::parse(submitted.raw).map_err(|invalid| {
+        let code =
+            if invalid.kind == InvalidKind::Syntax { ErrorCode::BadRequest } else { ErrorCode::InvalidEvent };
+        Error::new(code, invalid.to_string()).at(invalid.pointer)
+    })?;
+    if let Some(key) = submitted.idempotency_key {
+        if !is_id(key) {
+            return Err(Error::new(
+                ErrorCode::BadRequest,
+                "Idempotency-Key must be 1 to 128 of A-Z a-z 0-9 . _ : / -; nothing was stored",
+            ));
+        }
+        match event.id() {
+            None => event.set_id(key),
+            Some(id) if id == key => {}
+            Some(_) => {
+                return Err(Error::new(
+                    ErrorCode::BadRequest,
+                    "Idempotency-Key and `id` differ; nothing was stored. Send one of them.",
+                )
+                .at("/id"));
+            }
+        }
+    }
+    if event.class().is_some_and(|class| Class::named(class).is_none_or(|class| class == Class::Permanent)) {
+        let detail = "`class` names no retention class of this tenant; nothing was stored. Leave it out, or use security, processing, privacy-request or long-evidence.";
+        return Err(Error::new(ErrorCode::InvalidEvent, detail).at("/class"));
+    }
+    fill_in(&mut event, Class::Security);
+    Ok(event)
+}
+
+fn placed_in(error: Error, count: usize, position: usize) -> Error {
+    if count > 1 { error.in_batch(position) } else { error }
+}
+
+fn id_conflict(index: u64) -> Error {
+    let whose = if index == u64::MAX {
+        "another event of this batch".to_owned()
+    } else {
+        format!("the event at index {index}")
+    };
+    Error::new(
+        ErrorCode::IdConflict,
+        format!("`id` is taken by {whose}, whose content differs; nothing was stored of this one. Give a new event a new id."),
+    )
+    .at("/id")
+}
+
+fn busy(detail: &str) -> Error {
+    let mut error = Error::new(ErrorCode::Busy, detail);
+    error.retry_after = Some(Duration::from_secs(1));
+    error
+}
+
+/// A refusal of the queue as callers see it.
+pub(super) fn submit_error(error: SubmitError) -> Error {
+    match error {
+        SubmitError::Busy => busy("the queue is full; nothing was stored. Send it again a little later."),
+        SubmitError::Stopped(reason) => Error::new(
+            ErrorCode::ReadOnly,
+            format!("the store takes no events: {reason}. Nothing was stored."),
+        ),
+        SubmitError::Unknown => {
+            let mut error = Error::new(
+                ErrorCode::OutcomeUnknown,
+                "the store stopped before the write was known to be durable. Repeat it with the same id: it is stored once.",
+            );
+            error.retry_after = Some(Duration::from_secs(5));
+            error
+        }
+    }
+}
+
+/// Damage and defects: the reason is for the operator, and holds no event's content.
+pub(super) fn internal(error: &dyn std::error::Error) -> Error {
+    tracing::error!(%error, "a request met damage or a defect");
+    Error::new(ErrorCode::Internal, format!("{error}"))
+}

@@ -1,0 +1,117 @@
+//! What both doors (HTTP and command line) share: one object that owns an open store.
+//!
+//! Reading order: `open` (init, open, stop), `tenants` and `keys` (who there is), `append`, `read`, `system`
+//! (what Varve writes of itself), `checkpoints` (what was signed), `view` (what callers see).
+
+pub mod checkpoints;
+
+mod append;
+mod error;
+mod housekeeper;
+mod keys;
+mod open;
+mod read;
+mod system;
+mod tenants;
+mod view;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use checkpoints::SignedCheckpoints;
+
+pub use crate::access::{Scope, Scopes};
+pub use append::{BatchMode, Submitted};
+pub use error::{Error, ErrorCode};
+pub use open::{Initialised, OpenOptions};
+pub use view::{
+    Committed, DisclosureView, KeyInfo, NewKey, QueryPage, QueryParams, Receipt, RecordView, TenantInfo,
+};
+
+use crate::ingest::Pipeline;
+use crate::ingest::clock::Stamps;
+use crate::process::lock::DirLock;
+use crate::process::space::FreeSpace;
+use crate::store::keyfile::{KeyFile, LogSigner};
+use crate::store::log::Log;
+use crate::store::read::Store;
+
+/// An open store. Cheap to clone; `stop` ends it for all clones.
+#[derive(Clone)]
+pub struct Service(Arc<Inner>);
+
+struct Inner {
+    store: Arc<Store>,
+    pipeline: Pipeline,
+    stamps: Arc<Stamps>,
+    signers: RwLock<HashMap<[u8; 32], Arc<LogSigner>>>,
+    key_file: KeyFile,
+    signed: SignedCheckpoints,
+    /// The last checkpoint note made of each log, so that reading a quiet log signs nothing.
+    notes: Mutex<HashMap<u32, read::CachedNote>>,
+    space: FreeSpace,
+    /// Creating logs is rare and must not race over a name or a number.
+    creating: Mutex<()>,
+    housekeeper: Mutex<Option<housekeeper::Housekeeper>>,
+    /// Given up at stop, so that another process may open the directory while this object still exists.
+    lock: Mutex<Option<DirLock>>,
+}
+
+/// Who asks: an authenticated API key.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    /// Public id of the key.
+    pub key_id: String,
+    /// The tenant it belongs to; `None` is the operator.
+    pub tenant: Option<String>,
+    /// What it may do.
+    pub scopes: Scopes,
+}
+
+impl Principal {
+    /// Whether the key belongs to the operator.
+    pub fn is_operator(&self) -> bool {
+        self.tenant.is_none() && self.scopes.has(Scope::Operator)
+    }
+}
+
+impl Service {
+    /// The log that `by` names, if the key belongs to it and has the scope. A foreign tenant and a missing one
+    /// are the same error.
+    fn log_for(&self, by: &Principal, tenant: &str, scope: Scope) -> Result<Arc<Log>, Error> {
+        // The operator reads the instance's own log, never a tenant's events.
+        let own = match &by.tenant {
+            Some(own) => own == tenant,
+            None => {
+                by.is_operator() && (tenant == "_system" || scope == Scope::Admin || scope == Scope::Operator)
+            }
+        };
+        let log = self.0.store.log_of(tenant).filter(|_| own).ok_or_else(|| not_found(tenant))?;
+        let allowed = match &by.tenant {
+            Some(_) => by.scopes.has(scope),
+            None => scope != Scope::Ingest,
+        };
+        if allowed {
+            return Ok(log);
+        }
+        Err(Error::new(
+            ErrorCode::Forbidden,
+            format!("this key lacks the scope `{}`; nothing was done. Use a key that has it.", scope.name()),
+        ))
+    }
+}
+
+fn not_found(tenant: &str) -> Error {
+    let shown = if tenant.len() <= 64 { tenant } else { "that name" };
+    Error::new(ErrorCode::NotFound, format!("there is no tenant `{shown}` for this key"))
+}
+
+/// Fresh random bytes for keys and nonces, from the operating system.
+///
+/// Panics when the system has no randomness to give: nothing can be made safely then.
+#[expect(clippy::disallowed_methods, reason = "the one place where keys and nonces are drawn")]
+fn random(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the operating system gives random bytes");
+}

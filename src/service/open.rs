@@ -1,0 +1,242 @@
+//! Making, opening and stopping a store.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::checkpoints::SignedCheckpoints;
+use super::housekeeper::Housekeeper;
+use super::{Error, ErrorCode, Inner, Scope, Scopes, Service, random};
+use crate::event::catalog::{Builder, action};
+use crate::event::{Instance, Outcome};
+use crate::ingest::clock::{Clock, Stamps, SystemClock};
+use crate::ingest::{Pace, Pipeline};
+use crate::journal;
+use crate::process::space::FreeSpace;
+use crate::process::watchdog::Watchdog;
+use crate::store::backend::Backend;
+use crate::store::fresh;
+use crate::store::recovery;
+use crate::store::sled::SledBackend;
+
+/// How far the clock may be behind the newest entry at start: 24 hours.
+const MAX_BEHIND_MICROS: u64 = 24 * 3600 * 1_000_000;
+
+/// How to open.
+#[derive(Clone)]
+pub struct OpenOptions {
+    /// Start although the clock is over 24 h behind the newest entry.
+    pub confirm_clock: bool,
+    /// Seconds between heartbeats; 0 is none.
+    pub heartbeat_seconds: u64,
+    /// The store below.
+    pub backend: Arc<dyn Backend>,
+    /// The clocks.
+    pub clock: Arc<dyn Clock>,
+    /// Sizes of the journal.
+    pub journal: journal::Options,
+    /// When a checkpoint of the journal is due.
+    pub checkpoints: Pace,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        OpenOptions {
+            confirm_clock: false,
+            heartbeat_seconds: 60,
+            backend: Arc::new(SledBackend::new(Watchdog::aborting())),
+            clock: Arc::new(SystemClock),
+            journal: journal::Options::default(),
+            checkpoints: Pace::default(),
+        }
+    }
+}
+
+/// What `init` made.
+pub struct Initialised {
+    /// The instance's name.
+    pub instance: String,
+    /// The operator key, shown once.
+    pub operator_key: String,
+}
+
+impl Service {
+    /// Whether `data` holds a store.
+    pub fn is_initialised(data: &Path) -> bool {
+        data.join("MANIFEST").exists()
+    }
+
+    /// Makes a store: its own log, and the operator key.
+    pub fn init(
+        data: &Path,
+        instance: Option<&str>,
+        recovery_key: Option<[u8; 32]>,
+        options: &OpenOptions,
+    ) -> Result<Initialised, Error> {
+        if Service::is_initialised(data) {
+            let detail = format!("{} holds a store already; it is unchanged", data.display());
+            return Err(Error::new(ErrorCode::AlreadyExists, detail));
+        }
+        let instance = match instance {
+            Some(name) => {
+                Instance::parse(name).map_err(|bad| Error::new(ErrorCode::BadRequest, bad.to_string()))?
+            }
+            None => {
+                let mut suffix = [0; 4];
+                random(&mut suffix);
+                Instance::parse(&format!("varve-{:08x}.local", u32::from_be_bytes(suffix)))
+                    .map_err(refused)?
+            }
+        };
+        fresh::create(data, &instance, &options.journal, &mut random).map_err(refused)?;
+        let service = Service::open_parts(data, options)?;
+        let operator_key = service.bootstrap(recovery_key.as_ref())?;
+        service.stop()?;
+        Ok(Initialised { instance: instance.as_str().to_owned(), operator_key })
+    }
+
+    /// Opens the store in `data`, or says why not. It serves when this returns.
+    pub fn open(data: &Path, options: &OpenOptions) -> Result<Service, Error> {
+        let service = Service::open_parts(data, options)?;
+        if service.0.store.log_of("_system").is_none() {
+            // `init` was cut off before the first entry: the operator key it would have shown does not exist.
+            service.bootstrap(None)?;
+        }
+        service.started()?;
+        Ok(service)
+    }
+
+    fn open_parts(data: &Path, options: &OpenOptions) -> Result<Service, Error> {
+        let recovered = recovery::open(data, options.backend.clone(), &options.journal).map_err(refused)?;
+        let wall = options.clock.wall_micros();
+        if recovered.newest_stamp > wall + MAX_BEHIND_MICROS && !options.confirm_clock {
+            let hours = (recovered.newest_stamp - wall) / 3_600_000_000;
+            let detail = format!(
+                "the clock is {hours} hours behind the newest entry; the store is not served, nothing was changed. \
+                 Set the clock, or start with --confirm-clock if the newest entry is the one that is wrong."
+            );
+            return Err(Error::new(ErrorCode::ReadOnly, detail));
+        }
+        for warning in &recovered.warnings {
+            tracing::warn!(%warning, "noticed while opening");
+        }
+        let stamps = Arc::new(Stamps::new(options.clock.clone(), recovered.newest_stamp));
+        let signed = SignedCheckpoints::open(data).map_err(refused)?;
+        for log in recovered.store.logs() {
+            if let Some(last) = signed.last(log.identity.number).map_err(refused)? {
+                let head = log.head();
+                if last.size > head.size || last.size == head.size && last.root != head.frontier.root() {
+                    let detail = format!(
+                        "{}: a checkpoint of size {} was signed, the log has {} entries: it was rolled back or forked. \
+                         The store is not served; find out which copy is the true one.",
+                        log.identity.tenant, last.size, head.size
+                    );
+                    return Err(Error::new(ErrorCode::ReadOnly, detail));
+                }
+            }
+        }
+        let pipeline = Pipeline::start(
+            &recovered.store,
+            recovered.applier,
+            recovered.journal,
+            &recovered.signers,
+            &stamps,
+            recovered.newest_frame,
+            options.checkpoints,
+        )
+        .map_err(refused)?;
+        let service = Service(Arc::new(Inner {
+            space: FreeSpace::new(data),
+            store: recovered.store,
+            pipeline,
+            stamps,
+            signers: RwLock::new(recovered.signers),
+            key_file: recovered.key_file,
+            signed,
+            notes: Mutex::default(),
+            creating: Mutex::new(()),
+            housekeeper: Mutex::new(None),
+            lock: Mutex::new(Some(recovered.lock)),
+        }));
+        let housekeeper = Housekeeper::start(&service, options.heartbeat_seconds).map_err(refused)?;
+        *service.0.housekeeper.lock() = Some(housekeeper);
+        Ok(service)
+    }
+
+    /// The instance's own log and the operator key.
+    fn bootstrap(&self, recovery_key: Option<&[u8; 32]>) -> Result<String, Error> {
+        self.create_log("_system", recovery_key, None)?;
+        Ok(self.make_key(None, "operator", Scopes::default().with(Scope::Operator), 0, None)?.key)
+    }
+
+    fn started(&self) -> Result<(), Error> {
+        let event = Builder::new(action::SERVICE_STARTED, Outcome::Success)
+            .fact("version", env!("CARGO_PKG_VERSION"));
+        self.write_system(event).map(drop)
+    }
+
+    /// Writes `varve.service.stopped`, finishes what was taken, makes a clean checkpoint, closes. Idempotent.
+    pub fn stop(&self) -> Result<(), Error> {
+        let Some(lock) = self.0.lock.lock().take() else { return Ok(()) };
+        let housekeeper = self.0.housekeeper.lock().take();
+        drop(housekeeper);
+        // Whatever becomes of the entry, the threads end before the lock is given up.
+        let written = match self.0.store.poison.reason() {
+            None => self.write_system(Builder::new(action::SERVICE_STOPPED, Outcome::Success)).map(drop),
+            Some(_) => Ok(()),
+        };
+        let stopped = self.0.pipeline.stop().map_err(refused);
+        self.0.store.layers.close();
+        drop(lock);
+        stopped.and(written)
+    }
+
+    /// Why the store stopped acknowledging, once it did: the process is to exit then.
+    pub fn poisoned(&self) -> Option<String> {
+        self.0.store.poison.reason().map(str::to_owned)
+    }
+
+    /// Replaces every operator key by a new one. The server must be stopped.
+    pub fn reset_operator_key(data: &Path, options: &OpenOptions) -> Result<String, Error> {
+        let service = Service::open_parts(data, options)?;
+        let reset = || -> Result<String, Error> {
+            for key in service
+                .0
+                .store
+                .api_keys()
+                .into_iter()
+                .filter(|key| key.tenant.is_none() && key.revoked_at == 0)
+            {
+                service.revoke(key, None)?;
+            }
+            service.write_system(Builder::new(action::OPERATOR_KEY_RESET, Outcome::Success))?;
+            Ok(service.make_key(None, "operator", Scopes::default().with(Scope::Operator), 0, None)?.key)
+        };
+        let key = reset();
+        service.stop().and(key)
+    }
+
+    /// Rotates the signing key of one tenant's log, or of all. Returns the new vkeys. The server must be stopped.
+    pub fn rotate_signing_key(
+        data: &Path,
+        tenant: Option<&str>,
+        options: &OpenOptions,
+    ) -> Result<Vec<String>, Error> {
+        let service = Service::open_parts(data, options)?;
+        let rotate = || -> Result<Vec<String>, Error> {
+            let tenants: Vec<String> = match tenant {
+                Some(tenant) => vec![tenant.to_owned()],
+                None => service.0.store.logs().iter().map(|log| log.identity.tenant.clone()).collect(),
+            };
+            tenants.iter().map(|tenant| service.rotate_key(tenant)).collect()
+        };
+        let keys = rotate();
+        service.stop().and(keys)
+    }
+}
+
+/// A refusal to open: it says what was found; nothing is served.
+fn refused(error: impl std::error::Error) -> Error {
+    Error::new(ErrorCode::ReadOnly, error.to_string())
+}

@@ -1,0 +1,127 @@
+//! What Varve writes of itself: genesis entries, starts and stops, keys, the heartbeat with the map of logs.
+
+use std::sync::Arc;
+
+use super::append::submit_error;
+use super::{Error, ErrorCode, Service};
+use crate::event::catalog::{Builder, Class, Value, action, class_of};
+use crate::event::{Event, Outcome};
+use crate::ingest::prepare::{Prepared, fill_in, prepare};
+use crate::ingest::queue::{Control, Placed, Submission};
+use crate::store::log::{Log, Sequenced};
+use crate::store::read::{map_leaf, origin_of};
+use crate::store::state::LogIdentity;
+use crate::tlog::hash::Hash;
+use crate::tlog::merkle::Frontier;
+
+/// Size and root of the map of all logs.
+pub(super) struct LogMap {
+    /// Number of logs.
+    pub(super) size: u64,
+    /// Root of the tree over them, by tenant.
+    pub(super) root: Hash,
+}
+
+impl Service {
+    /// The instance's own log.
+    pub(super) fn system_log(&self) -> Result<Arc<Log>, Error> {
+        self.0
+            .store
+            .log_of("_system")
+            .ok_or_else(|| Error::new(ErrorCode::Internal, "the instance has no log of its own"))
+    }
+
+    /// Appends events of Varve's own with the changes that they record, in one frame, and waits.
+    pub(super) fn write_own(
+        &self,
+        items: Vec<Prepared>,
+        controls: Vec<Control>,
+    ) -> Result<Vec<Arc<Sequenced>>, Error> {
+        let epoch = self.0.store.recent.epoch();
+        let submission = Submission { items, controls, atomic: true, epoch };
+        let placed =
+            self.0.pipeline.queue.admit(submission).and_then(|ticket| ticket.wait()).map_err(submit_error)?;
+        placed
+            .into_iter()
+            .map(|placed| match placed {
+                Placed::New(record) => Ok(record),
+                // Ids of own events are fresh, so the table cannot know them; it may have changed meanwhile.
+                _ => Err(Error::new(
+                    ErrorCode::Busy,
+                    "the id table changed under an entry of Varve's own; nothing was stored, try again",
+                )),
+            })
+            .collect()
+    }
+
+    /// Appends one event to the instance's own log.
+    pub(super) fn write_system(&self, event: Builder) -> Result<Arc<Sequenced>, Error> {
+        let log = self.system_log()?;
+        for _ in 0..4 {
+            match self.write_own(vec![own(&log, event.clone())?], Vec::new()) {
+                Err(error) if error.code == ErrorCode::Busy => {}
+                Err(error) => return Err(error),
+                Ok(mut records) => return Ok(records.remove(0)),
+            }
+        }
+        Err(Error::new(ErrorCode::Busy, "the queue stayed full; the entry was not written"))
+    }
+
+    /// The tree over all logs, leaves sorted by tenant.
+    pub(super) fn log_map(&self) -> LogMap {
+        let mut logs = self.0.store.logs();
+        logs.sort_by(|one, other| one.identity.tenant.cmp(&other.identity.tenant));
+        let mut tree = Frontier::default();
+        for log in &logs {
+            let head = log.head();
+            tree.append(map_leaf(
+                &log.identity.tenant,
+                &log.identity.log_id,
+                head.size,
+                &head.frontier.root(),
+            ));
+        }
+        LogMap { size: logs.len() as u64, root: tree.root() }
+    }
+
+    /// The heartbeat: silence is sealed, and a log that vanishes is seen.
+    pub(super) fn heartbeat(&self, interval_seconds: u64) -> Result<(), Error> {
+        let map = self.log_map();
+        let event = Builder::new(action::LOG_HEARTBEAT, Outcome::Success)
+            .fact("interval_seconds", interval_seconds)
+            .fact("map_size", map.size)
+            .fact("map_root", Value::bytes(map.root.as_bytes()));
+        self.write_system(event).map(drop)
+    }
+}
+
+/// A prepared event of Varve's own.
+pub(super) fn own(log: &Log, event: Builder) -> Result<Prepared, Error> {
+    let build = |event: Builder| -> Result<Event, Error> {
+        event.build().map_err(|invalid| {
+            Error::new(ErrorCode::Internal, format!("an entry of Varve's own is malformed: {invalid}"))
+        })
+    };
+    let mut event = build(event)?;
+    let class = class_of(event.action()).unwrap_or(Class::Security);
+    fill_in(&mut event, class);
+    Ok(prepare(log, &event, class.code()))
+}
+
+/// The genesis event of a log: what `log_id` is made of.
+pub(super) fn genesis(
+    instance: &str,
+    identity: &LogIdentity,
+    nonce: &[u8; 32],
+    recovery: Option<&[u8; 32]>,
+) -> Builder {
+    let mut event = Builder::new(action::LOG_CREATED, Outcome::Success)
+        .fact("origin", origin_of(instance, identity).as_str())
+        .fact("log_id", Value::bytes(identity.log_id.as_bytes()))
+        .fact("nonce", Value::bytes(nonce))
+        .fact("public_key", Value::bytes(&identity.genesis_key));
+    if let Some(recovery) = recovery {
+        event = event.fact("recovery_key", Value::bytes(recovery));
+    }
+    event
+}

@@ -1,0 +1,153 @@
+//! Tenants: one log each, made with its genesis entry and an entry in the instance's own log, in one frame.
+
+use std::sync::Arc;
+
+use super::system::{genesis, own};
+use super::view::{TenantInfo, base64url};
+use super::{Error, ErrorCode, Principal, Scope, Service, not_found, random};
+use crate::event::catalog::{Builder, Value, action};
+use crate::event::{Outcome, Tenant};
+use crate::ingest::queue::Control;
+use crate::store::log::Log;
+use crate::store::read::origin_of;
+use crate::store::state::{Head, LogIdentity, MAX_LOGS};
+use crate::tlog::chain::log_id;
+use crate::tlog::key::VerifyingKey;
+
+impl Service {
+    /// Makes a tenant. Durable when it returns, together with its first entry.
+    pub fn create_tenant(&self, by: &Principal, tenant: &str) -> Result<TenantInfo, Error> {
+        if !by.is_operator() {
+            return Err(Error::new(
+                ErrorCode::Forbidden,
+                "only the operator key makes tenants; nothing was done",
+            ));
+        }
+        let tenant = Tenant::parse(tenant)
+            .map_err(|bad| Error::new(ErrorCode::BadRequest, bad.to_string()).at("/tenant"))?;
+        self.refuse_when_full()?;
+        let log = self.create_log(tenant.as_str(), None, Some(&by.key_id))?;
+        Ok(self.info(&log))
+    }
+
+    /// All tenants that the key may see, by name.
+    pub fn list_tenants(&self, by: &Principal) -> Result<Vec<TenantInfo>, Error> {
+        if !by.is_operator() {
+            return Err(Error::new(ErrorCode::Forbidden, "only the operator key lists tenants"));
+        }
+        let mut infos: Vec<TenantInfo> = self.0.store.logs().iter().map(|log| self.info(log)).collect();
+        infos.sort_by(|one, other| one.tenant.cmp(&other.tenant));
+        Ok(infos)
+    }
+
+    /// One tenant. Any key of it may ask, whatever its scopes.
+    pub fn tenant(&self, by: &Principal, tenant: &str) -> Result<TenantInfo, Error> {
+        let allowed = by.is_operator() || by.tenant.as_deref() == Some(tenant);
+        let log = self.0.store.log_of(tenant).filter(|_| allowed).ok_or_else(|| not_found(tenant))?;
+        Ok(self.info(&log))
+    }
+
+    /// Makes a log: signing key first (durable in the key file), then one frame with the log, its genesis entry
+    /// and the entry in `_system`. A crash between leaves a key that nothing uses.
+    pub(super) fn create_log(
+        &self,
+        tenant: &str,
+        recovery: Option<&[u8; 32]>,
+        by: Option<&str>,
+    ) -> Result<Arc<Log>, Error> {
+        let store = &self.0.store;
+        let _creating = self.0.creating.lock();
+        if store.log_of(tenant).is_some() {
+            return Err(Error::new(
+                ErrorCode::AlreadyExists,
+                format!("tenant `{tenant}` exists; it is unchanged"),
+            )
+            .at("/tenant"));
+        }
+        if store.log_count() >= MAX_LOGS {
+            return Err(Error::new(
+                ErrorCode::Forbidden,
+                format!("the instance has {MAX_LOGS} tenants, its limit; nothing was done"),
+            ));
+        }
+        let origin = format!("{}/{tenant}", store.instance);
+        let mut signers = self
+            .0
+            .key_file
+            .add(&[&origin], &mut random)
+            .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+        let signer = Arc::new(signers.remove(0));
+        let mut nonce = [0; 32];
+        random(&mut nonce);
+        let mut index_key = [0; 32];
+        random(&mut index_key);
+        let identity = LogIdentity {
+            number: store.logs().last().map_or(0, |log| log.identity.number + 1),
+            tenant: tenant.to_owned(),
+            origin: String::new(),
+            log_id: log_id(&origin, &nonce, &signer.public(), recovery),
+            index_key,
+            genesis_key: signer.public(),
+        };
+        let log = Log::new(identity.clone(), Head::empty(signer.public()));
+        let mut items = vec![own(&log, genesis(&store.instance, &identity, &nonce, recovery))?];
+        if tenant != "_system" {
+            let system = self.system_log()?;
+            let mut created = Builder::new(action::TENANT_CREATED, Outcome::Success)
+                .fact("tenant", tenant)
+                .fact("origin", origin.as_str())
+                .fact("log_id", Value::bytes(identity.log_id.as_bytes()))
+                .fact("public_key", Value::bytes(&identity.genesis_key));
+            if let Some(by) = by {
+                created = created.actor("api_key", by);
+            }
+            items.push(own(&system, created)?);
+        }
+        self.0.signers.write().insert(signer.public(), signer.clone());
+        self.write_own(items, vec![Control::CreateLog { identity, signer }])?;
+        store
+            .log_of(tenant)
+            .ok_or_else(|| Error::new(ErrorCode::Internal, "the log was written but is not there"))
+    }
+
+    pub(super) fn info(&self, log: &Log) -> TenantInfo {
+        let head = log.head();
+        let origin = origin_of(&self.0.store.instance, &log.identity);
+        let public_key = VerifyingKey::from_bytes(&head.key).map(|key| key.vkey(&origin)).unwrap_or_default();
+        TenantInfo {
+            tenant: log.identity.tenant.clone(),
+            origin,
+            public_key,
+            size: head.size,
+            link: (head.size > 0).then(|| base64url(head.link.as_bytes())),
+            root: base64url(head.frontier.root().as_bytes()),
+            minimum_index: 0,
+            layers: head.layers.len() as u64,
+            bytes: None,
+        }
+    }
+
+    /// Goes over to a new signing key: the old key signs the entry that introduces the new one.
+    pub(super) fn rotate_key(&self, tenant: &str) -> Result<String, Error> {
+        let log = self.0.store.log_of(tenant).ok_or_else(|| not_found(tenant))?;
+        let origin = origin_of(&self.0.store.instance, &log.identity);
+        let internal = |error: &dyn std::fmt::Display| Error::new(ErrorCode::Internal, error.to_string());
+        let mut signers = self.0.key_file.add(&[&origin], &mut random).map_err(|error| internal(&error))?;
+        let signer = Arc::new(signers.remove(0));
+        let key = VerifyingKey::from_bytes(&signer.public()).map_err(|error| internal(&error))?;
+        let old = VerifyingKey::from_bytes(&log.head().key).map_err(|error| internal(&error))?;
+        let event = Builder::new(action::KEY_ROTATED, Outcome::Success)
+            .fact("previous_key_id", old.key_id(&origin).to_string())
+            .fact("key_id", key.key_id(&origin).to_string())
+            .fact("public_key", Value::bytes(&signer.public()));
+        self.0.signers.write().insert(signer.public(), signer.clone());
+        let rotate = Control::RotateKey { log: log.identity.number, signer };
+        self.write_own(vec![own(&log, event)?], vec![rotate])?;
+        Ok(key.vkey(&origin))
+    }
+
+    /// The scope check of a request that needs no log.
+    pub fn require(&self, by: &Principal, tenant: &str, scope: Scope) -> Result<(), Error> {
+        self.log_for(by, tenant, scope).map(drop)
+    }
+}

@@ -1,0 +1,241 @@
+//! What callers see: tenants, keys, receipts, records. Field names are the contract's.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::event::{Body, Micros};
+use crate::store::log::{Log, Sequenced};
+
+/// A tenant as `GET /v1/tenants/{t}` shows it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct TenantInfo {
+    /// Name.
+    pub tenant: String,
+    /// `<instance>/<tenant>`.
+    pub origin: String,
+    /// C2SP vkey of the current signing key.
+    pub public_key: String,
+    /// Number of entries.
+    pub size: u64,
+    /// Link of the newest entry, base64url; null when empty.
+    pub link: Option<String>,
+    /// Root of the tree, base64url.
+    pub root: String,
+    /// First index with a retained entry: 0 in version 1.
+    pub minimum_index: u64,
+    /// Layers that hold entries of the log.
+    pub layers: u64,
+    /// Bytes on disk attributed to the log, or null where not measured.
+    pub bytes: Option<u64>,
+}
+
+/// A new API key; `key` is shown once.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct NewKey {
+    /// Public id.
+    pub id: String,
+    /// The whole bearer token.
+    pub key: String,
+    /// Scopes by name.
+    pub scopes: Vec<String>,
+}
+
+/// A key as listed.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct KeyInfo {
+    /// Public id.
+    pub id: String,
+    /// What its maker called it.
+    pub name: String,
+    /// Scopes by name.
+    pub scopes: Vec<String>,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339 or null.
+    pub expires_at: Option<String>,
+    /// RFC 3339 or null.
+    pub revoked_at: Option<String>,
+}
+
+/// The receipt of one event (contract; bytes as base64url).
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Receipt {
+    /// Tenant.
+    pub tenant: String,
+    /// Leaf index.
+    pub index: u64,
+    /// The event's id.
+    pub id: String,
+    /// RFC 3339, when it was given its index.
+    pub recorded_at: String,
+    /// 124 bytes, base64url.
+    pub entry: String,
+    /// Link of the entry, base64url.
+    pub link: String,
+    /// RFC 6962 leaf hash, base64url.
+    pub leaf_hash: String,
+    /// 64 bytes, base64url.
+    pub signature: String,
+    /// Key id, eight hex digits.
+    pub key_id: String,
+    /// Whether the event was stored before.
+    pub duplicate: bool,
+    /// Only with `verifiable`.
+    #[serde(flatten)]
+    pub committed: Option<Committed>,
+}
+
+/// What a client needs to check what was committed (contract: `?verifiable=true`).
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Committed {
+    /// The exact bytes hashed, as a string.
+    pub canonical: String,
+    /// 16 bytes, base64url.
+    pub salt: String,
+    /// What opens the sealed members.
+    pub disclosures: Vec<DisclosureView>,
+}
+
+/// One disclosure; `value` is the exact canonical JSON text.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct DisclosureView {
+    /// RFC 6901 pointer of the sealed member.
+    pub path: String,
+    /// 16 bytes, base64url.
+    pub salt: String,
+    /// Exact canonical JSON.
+    pub value: String,
+}
+
+/// One record as the API shows it. `event` and others are already JSON text.
+pub struct RecordView {
+    /// The record as one JSON object (contract: record).
+    pub json: String,
+}
+
+/// A page of records.
+pub struct QueryPage {
+    /// Records in the order asked for.
+    pub records: Vec<RecordView>,
+    /// Cursor of the next page; `None` when nothing is left.
+    pub next: Option<String>,
+    /// Tree size that bounds the page.
+    pub log_size: u64,
+    /// Link of the newest entry then.
+    pub log_link: Option<String>,
+    /// Signed note over `log_size` entries.
+    pub checkpoint: String,
+}
+
+/// The filters of `GET …/events`, as text; parsing them is the service's.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueryParams {
+    /// Actor id.
+    pub actor: Option<String>,
+    /// Action, or `prefix.*`.
+    pub action: Option<String>,
+    /// Target id.
+    pub target: Option<String>,
+    /// Outcome.
+    pub outcome: Option<String>,
+    /// `context.ip`.
+    pub ip: Option<String>,
+    /// `context.request_id`.
+    pub request_id: Option<String>,
+    /// The event's id.
+    pub id: Option<String>,
+    /// Retention class.
+    pub class: Option<String>,
+    /// `recorded_at` from, inclusive.
+    pub since: Option<String>,
+    /// `recorded_at` to, exclusive.
+    pub until: Option<String>,
+    /// `occurred_at` from, inclusive.
+    pub occurred_since: Option<String>,
+    /// `occurred_at` to, exclusive.
+    pub occurred_until: Option<String>,
+    /// `desc` or `asc`.
+    pub order: Option<String>,
+    /// 1 to 1,000.
+    pub limit: Option<u32>,
+    /// Where the page before ended.
+    pub cursor: Option<String>,
+    /// Whether to add what was committed to.
+    pub verifiable: Option<bool>,
+}
+
+/// Bytes as the API shows them.
+pub(super) fn base64url(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// The receipt of a durable record.
+pub(super) fn receipt(log: &Log, record: &Sequenced, id: &str, duplicate: bool, verifiable: bool) -> Receipt {
+    Receipt {
+        tenant: log.identity.tenant.clone(),
+        index: record.index,
+        id: id.to_owned(),
+        recorded_at: Micros(record.record.recorded_at).to_string(),
+        entry: base64url(&record.entry(log.identity.log_id)),
+        link: base64url(record.link.as_bytes()),
+        leaf_hash: base64url(record.leaf_hash.as_bytes()),
+        signature: base64url(&record.record.signature.0),
+        key_id: record.record.key_id.to_string(),
+        duplicate,
+        committed: if verifiable { committed(record) } else { None },
+    }
+}
+
+/// What was committed to, where the body is present.
+fn committed(record: &Sequenced) -> Option<Committed> {
+    let body = record.record.body()?.ok()?;
+    Some(Committed {
+        canonical: String::from_utf8_lossy(&body.canonical).into_owned(),
+        salt: base64url(&body.salt),
+        disclosures: body
+            .disclosures
+            .iter()
+            .map(|disclosure| DisclosureView {
+                path: disclosure.path.clone(),
+                salt: base64url(&disclosure.salt),
+                value: String::from_utf8_lossy(&disclosure.value).into_owned(),
+            })
+            .collect(),
+    })
+}
+
+/// A record as one JSON object. `None` when the body is present but does not open: damage.
+pub(super) fn record_view(log: &Log, record: &Sequenced, verifiable: bool) -> Option<RecordView> {
+    use std::fmt::Write as _;
+    let body: Option<Body> = match record.record.body() {
+        None => None,
+        Some(body) => Some(body.ok()?),
+    };
+    let state = match &body {
+        None => "expired",
+        Some(body) if body.withheld().is_ok_and(|withheld| !withheld.is_empty()) => "erased",
+        Some(_) => "present",
+    };
+    let mut json = format!(
+        "{{\"index\":{},\"recorded_at\":\"{}\",\"link\":\"{}\",\"signature\":\"{}\",\"key_id\":\"{}\",\"body\":\"{state}\",\"event\":",
+        record.index,
+        Micros(record.record.recorded_at),
+        base64url(record.link.as_bytes()),
+        base64url(&record.record.signature.0),
+        record.record.key_id,
+    );
+    match &body {
+        None => json.push_str("null"),
+        Some(body) => json.push_str(std::str::from_utf8(&body.open().ok()?).ok()?),
+    }
+    if verifiable {
+        let _ = write!(json, ",\"entry\":\"{}\"", base64url(&record.entry(log.identity.log_id)));
+        if let Some(committed) = committed(record) {
+            let members = serde_json::to_string(&committed).ok()?;
+            let _ = write!(json, ",{}", members.strip_prefix('{')?.strip_suffix('}')?);
+        }
+    }
+    json.push('}');
+    Some(RecordView { json })
+}

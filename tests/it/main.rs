@@ -1,0 +1,9 @@
+//! Tests of the whole, over a real store and a real socket.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cli;
+mod crash;
+mod http;
+mod query;
+mod rot;

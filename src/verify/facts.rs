@@ -86,7 +86,7 @@ fn recorded_key(facts: &Value) -> RecordedKey {
     RecordedKey {
         id: text(facts, &["id", "key_id"]),
         secret_digest: bytes(facts, &["secret_digest", "digest"]),
-        scopes: number(facts, &["scopes"]),
+        scopes: number(facts, &["scope_bits"]),
         tenant: text(facts, &["tenant"]),
     }
 }

@@ -204,7 +204,7 @@ impl Writing {
         let event = Builder::new(action::API_KEY_CREATED, Outcome::Success)
             .fact("id", id)
             .fact("secret_digest", Value::bytes(&digest))
-            .fact("scopes", 4u64);
+            .fact("scope_bits", 4u64);
         let key = ApiKey {
             id: id.to_owned(),
             tenant: Some("acme".to_owned()),

@@ -23,6 +23,9 @@ use varve::store::state::{Head, LogIdentity};
 use varve::store::{fresh, recovery};
 use varve::tlog::hash::Hash;
 
+#[global_allocator]
+static HEAP: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const LAYERS: u64 = 12;
 const EVENTS_PER_LAYER: u64 = 4000;
 const ACTIONS: [&str; 6] =

@@ -29,6 +29,9 @@ use varve::tlog::chain;
 use varve::tlog::key::{SeedSigner, Signer as _};
 use varve::verify::{Options, Progress, verify_dir};
 
+#[global_allocator]
+static HEAP: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const INSTANCE: &str = "measure.example";
 
 /// Events of one submission.

@@ -30,6 +30,8 @@ pub(super) struct Committer {
     pub(super) applier: Sender<Applied>,
     pub(super) poison: Poison,
     pub(super) watchdog: Watchdog,
+    /// Memory of the last payload: a megabyte a group that need not be asked for and cleared anew.
+    pub(super) buffer: Vec<u8>,
 }
 
 impl Committer {
@@ -95,7 +97,7 @@ impl Committer {
             by_slot[*slot].push(record.clone());
         }
 
-        let mut payload = PayloadWriter::new(group.bytes + 4096);
+        let mut payload = PayloadWriter::new(std::mem::take(&mut self.buffer));
         group.new_logs.iter().for_each(|log| payload.log(&log.identity));
         group.api_keys.iter().for_each(|key| payload.api_key(key));
         for (log, records) in group.logs.iter().zip(&by_slot) {
@@ -107,10 +109,15 @@ impl Committer {
         group.rotations.iter().for_each(|(log, index, key)| payload.rotation(*log, *index, key));
         let records: Vec<Arc<Sequenced>> = records.into_iter().map(|(_, record)| record).collect();
         #[cfg(feature = "unsafe-ack-before-journal")]
-        let replies = answer_too_early(replies, &records);
+        let replies = if group.new_logs.is_empty() && group.api_keys.is_empty() {
+            answer_too_early(replies, &records)
+        } else {
+            replies
+        };
+        let payload = payload.finish();
         let armed = self.watchdog.arm(SYNC_LIMIT, "the journal's append");
-        let written =
-            self.journal.append(layer.0, &[&payload.finish()]).map_err(|error| error.to_string())?;
+        let written = self.journal.append(layer.0, &[&payload]).map_err(|error| error.to_string())?;
+        self.buffer = payload;
         drop(armed);
         if written != frame {
             return Err(format!("the journal wrote frame {written} where {frame} was planned"));

@@ -87,6 +87,7 @@ impl Pipeline {
             applier: applied_to,
             poison: poison.clone(),
             watchdog: Watchdog::aborting(),
+            buffer: Vec::new(),
         };
         let applier = ApplierThread {
             store: store.clone(),

@@ -124,6 +124,7 @@ impl Service {
             .fact("id", token.id())
             .fact("secret_digest", Value::bytes(&token.digest()))
             .fact("scopes", scope_names)
+            .fact("scope_bits", u64::from(scopes.bits()))
             .metadata("name", name);
         if let Some(tenant) = tenant {
             event = event.fact("tenant", tenant);

@@ -89,7 +89,7 @@ impl Service {
         let map = self.log_map();
         let event = Builder::new(action::LOG_HEARTBEAT, Outcome::Success)
             .fact("interval_seconds", interval_seconds)
-            .fact("map_size", map.size)
+            .fact("logs", map.size)
             .fact("map_root", Value::bytes(map.root.as_bytes()));
         self.write_system(event).map(drop)
     }

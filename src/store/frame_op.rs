@@ -57,9 +57,10 @@ pub struct PayloadWriter {
 }
 
 impl PayloadWriter {
-    /// An empty payload with room for `capacity` bytes.
-    pub fn new(capacity: usize) -> PayloadWriter {
-        let mut out = Vec::with_capacity(capacity);
+    /// An empty payload in `buffer`, whose memory is used again.
+    pub fn new(mut buffer: Vec<u8>) -> PayloadWriter {
+        buffer.clear();
+        let mut out = buffer;
         out.push(PAYLOAD_VERSION);
         PayloadWriter { out }
     }

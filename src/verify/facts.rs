@@ -38,8 +38,7 @@ pub(super) struct Created {
 pub(super) struct RecordedKey {
     pub(super) id: Option<String>,
     pub(super) secret_digest: Option<[u8; 32]>,
-    /// Names, sorted.
-    pub(super) scopes: Option<Vec<String>>,
+    pub(super) scopes: Option<u64>,
     pub(super) tenant: Option<String>,
     /// Microseconds; 0 where it says nothing.
     pub(super) expires_at: u64,
@@ -51,15 +50,13 @@ pub(super) fn read(body: &Body, name: &str) -> Option<Fact> {
     Some(match name {
         action::LOG_CREATED => Fact::Created(created(&facts())),
         action::KEY_ROTATED => Fact::Rotated(bytes(&facts(), "public_key")),
-        action::API_KEY_CREATED | action::OPERATOR_KEY_RESET => {
-            Fact::ApiKeyCreated(Box::new(recorded_key(&facts())))
-        }
+        action::API_KEY_CREATED => Fact::ApiKeyCreated(Box::new(recorded_key(&facts()))),
         action::API_KEY_REVOKED => Fact::ApiKeyRevoked(text(&facts(), "id").unwrap_or_default()),
         action::LOG_HEARTBEAT => {
             let facts = facts();
             let seconds =
                 number(&facts, "interval_seconds").and_then(|seconds| seconds.checked_mul(1_000_000));
-            Fact::Heartbeat { logs: number(&facts, "map_size"), interval: seconds }
+            Fact::Heartbeat { logs: number(&facts, "logs"), interval: seconds }
         }
         action::SERVICE_STARTED => Fact::Started,
         action::SERVICE_STOPPED => Fact::Stopped,
@@ -71,21 +68,9 @@ pub(super) fn read(body: &Body, name: &str) -> Option<Fact> {
 pub(super) fn records(entry: &RecordedKey, key: &ApiKey) -> bool {
     entry.id.as_deref() == Some(&key.id)
         && entry.secret_digest == Some(key.secret_digest)
-        && entry.scopes == Some(scope_names(key.scopes))
+        && entry.scopes == Some(u64::from(key.scopes))
         && entry.tenant == key.tenant
         && entry.expires_at == key.expires_at
-}
-
-/// Names of scopes in the order of their bits (FORMAT, "API keys").
-const SCOPES: [&str; 9] =
-    ["operator", "admin", "ingest", "read", "verify", "export", "retention", "hold", "erase"];
-
-/// Names of the scopes of a key at rest, sorted. A bit that is no scope's has a name that no entry says.
-fn scope_names(bits: u16) -> Vec<String> {
-    let name = |bit: usize| SCOPES.get(bit).map_or_else(|| format!("bit {bit}"), |name| (*name).to_owned());
-    let mut names: Vec<String> = (0..16).filter(|bit| bits >> bit & 1 == 1).map(name).collect();
-    names.sort();
-    names
 }
 
 fn created(facts: &Value) -> Option<Created> {
@@ -98,16 +83,10 @@ fn created(facts: &Value) -> Option<Created> {
 }
 
 fn recorded_key(facts: &Value) -> RecordedKey {
-    let names = |scopes: &Value| {
-        let mut names: Vec<String> =
-            scopes.as_list()?.iter().filter_map(|name| name.as_text().map(str::to_owned)).collect();
-        names.sort();
-        Some(names)
-    };
     RecordedKey {
         id: text(facts, "id"),
         secret_digest: bytes(facts, "secret_digest"),
-        scopes: facts.get("scopes").and_then(names),
+        scopes: number(facts, "scope_bits"),
         tenant: text(facts, "tenant"),
         expires_at: text(facts, "expires_at").and_then(|text| Micros::parse(&text).ok()).map_or(0, |at| at.0),
     }

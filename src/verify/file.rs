@@ -93,7 +93,7 @@ fn prove(
             &checkpoint.root,
         )
         .map_err(|error| error.to_string())?;
-        report.notes.push("no key of the log was given: that the entry is in the tree of the checkpoint was checked, not who signed either; give --key or --policy".to_owned());
+        report.notes.push("no key of the log was given: that the entry is in the tree of the checkpoint was checked, not who signed either; give --vkey or --policy".to_owned());
     } else {
         let signer =
             of_log.iter().find(|key| proof.checkpoint.verify(&origin, key).is_ok()).or(of_log.first());

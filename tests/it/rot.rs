@@ -215,7 +215,8 @@ fn a_part_put_back_as_it_was_is_refused_or_changes_nothing() {
         ("state", true),
         ("journal", true),
         ("journal/HEAD", true),
-        ("MANIFEST", true),
+        // Refused, unless the journal still has all that goes into the layer that is not named: it is then made anew.
+        ("MANIFEST", false),
         ("ids", true),
         ("signing-keys", true),
         ("signed-checkpoints", false),

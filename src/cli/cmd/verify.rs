@@ -32,7 +32,7 @@ pub(in crate::cli) struct VerifyArgs {
 
     /// A public key of a log (name+id+key) from outside; may be given again
     #[arg(long, value_name = "VKEY")]
-    key: Vec<String>,
+    vkey: Vec<String>,
 
     /// Which keys and witnesses are trusted (C2SP tlog-policy), for a .tlog-proof
     #[arg(long, value_name = "FILE")]
@@ -60,7 +60,7 @@ fn directory(args: &VerifyArgs) -> Result<Report, Failure> {
     if args.policy.is_some() {
         return Err(Failure::new(
             "--policy is for a .tlog-proof file",
-            "give --key and --checkpoint for a directory",
+            "give --vkey and --checkpoint for a directory",
         ));
     }
     let options = Options {
@@ -68,7 +68,7 @@ fn directory(args: &VerifyArgs) -> Result<Report, Failure> {
         since_checkpoint: args.since_checkpoint.clone(),
         checkpoints: args.checkpoint.clone(),
         receipts: args.receipts.clone(),
-        keys: args.key.clone(),
+        keys: args.vkey.clone(),
         no_signatures: args.no_signatures,
         threads: None,
     };
@@ -87,10 +87,10 @@ fn file(args: &VerifyArgs) -> Result<Report, Failure> {
     if of_directory {
         return Err(Failure::new(
             "that option is for a data directory",
-            "a .tlog-proof takes --key and --policy",
+            "a .tlog-proof takes --vkey and --policy",
         ));
     }
-    let options = ProofOptions { keys: args.key.clone(), policy: args.policy.clone() };
+    let options = ProofOptions { keys: args.vkey.clone(), policy: args.policy.clone() };
     verify::verify_proof(&args.path, &options).map_err(could_not_tell)
 }
 

@@ -204,7 +204,7 @@ impl Writing {
         let event = Builder::new(action::API_KEY_CREATED, Outcome::Success)
             .fact("id", id)
             .fact("secret_digest", Value::bytes(&digest))
-            .fact("scopes", vec![Value::from("ingest")])
+            .fact("scope_bits", 4u64)
             .fact("tenant", "acme");
         let key = ApiKey {
             id: id.to_owned(),
@@ -234,7 +234,7 @@ impl Writing {
     /// Appends a heartbeat of the instance.
     pub(super) fn heartbeat(&self, logs: u64) {
         let event = Builder::new(action::LOG_HEARTBEAT, Outcome::Success)
-            .fact("map_size", logs)
+            .fact("logs", logs)
             .fact("interval_seconds", 60u64);
         self.own("_system", event, Vec::new());
     }

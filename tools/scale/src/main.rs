@@ -187,6 +187,7 @@ fn open(dir: &Path) {
     let service = Service::open(dir, &options).unwrap();
     println!("open: after kill -9 in {:.2} s, peak RSS {} MiB", begun.elapsed().as_secs_f64(), peak_mib());
     service.stop().unwrap();
+    drop(service);
     let begun = Instant::now();
     let service = Service::open(dir, &options).unwrap();
     println!("open: after a clean stop in {:.2} s", begun.elapsed().as_secs_f64());

@@ -469,7 +469,7 @@ mod tests {
         };
         let (one, two) = (r#"{"type":"t","id":"x"}"#, r#"{"type":"u","id":"x"},{"type":"t","id":"x"}"#);
         let secret = Secret::new([1, 2, 3, 4]);
-        let mut sums =
+        let sums =
             |targets, index| TokenCache::new().contribution(&secret, &identity(1), &body(targets), index);
         assert_eq!(sums(one, 5).terms, sums(two, 5).terms);
         assert_ne!(sums(one, 5).terms, sums(one, 6).terms);

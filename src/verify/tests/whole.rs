@@ -4,6 +4,8 @@ use std::fs;
 
 use super::store::{self, Writing, change_state, open_layer, sample, sample_copy};
 use super::*;
+use crate::event::catalog::action;
+use crate::event::{Builder, Outcome};
 use crate::store::page;
 use crate::tlog::hash::Hash;
 
@@ -305,6 +307,25 @@ fn silence_and_a_map_that_shrinks_are_found() {
             (FindingKind::MapShrunk, "_system", Some(4)),
         ],
     );
+}
+
+#[test]
+fn a_start_may_change_the_interval() {
+    let dir = tempfile::tempdir().unwrap();
+    let writing = Writing::create(dir.path());
+    let started = || Builder::new(action::SERVICE_STARTED, Outcome::Success);
+    writing.heartbeat(1);
+    writing.wait(500);
+    writing.own("_system", started(), Vec::new());
+    writing.wait(500);
+    let slower = Builder::new(action::LOG_HEARTBEAT, Outcome::Success).fact("interval_seconds", 600u64);
+    writing.own("_system", slower, Vec::new());
+    writing.own("_system", Builder::new(action::SERVICE_STOPPED, Outcome::Success), Vec::new());
+    writing.wait(90_000);
+    writing.own("_system", started(), Vec::new());
+    writing.heartbeat(1);
+    writing.stop();
+    assert_intact(&verify(dir.path()));
 }
 
 #[test]

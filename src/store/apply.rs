@@ -272,9 +272,6 @@ impl Applier {
         self.pending_bytes = 0;
         self.indexing.clear();
         self.carried.clear();
-        if let Some(closed) = self.layer.take() {
-            self.store.layers.release(closed.id);
-        }
         self.layer = Some(self.store.layers.get_or_create(layer)?);
         Ok(())
     }

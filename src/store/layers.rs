@@ -142,12 +142,6 @@ impl Layers {
         Ok(layer)
     }
 
-    /// Lets go of a layer that is written no more, and of the memory that writing took. Whoever reads it next opens
-    /// it anew, with the cache of a reader.
-    pub fn release(&self, id: LayerId) {
-        self.inner.lock().open.remove(&id);
-    }
-
     /// Closes every layer that no reader holds.
     pub fn close(&self) {
         self.inner.lock().open.clear();

@@ -90,7 +90,7 @@ impl Body {
     /// # Errors
     /// The first rule found broken.
     pub fn check(&self) -> Result<(), BodyFault> {
-        self.checked().map(drop)
+        self.checked(&[]).map(drop)
     }
 
     /// [`Body::check`] and [`Body::event_hash`] in one, with what a verifier asks next.
@@ -98,7 +98,16 @@ impl Body {
     /// # Errors
     /// As [`Body::check`].
     pub fn examine(&self) -> Result<Examined<'_>, BodyFault> {
-        let (layout, disclosed) = self.checked()?;
+        self.examine_with(&[])
+    }
+
+    /// [`Body::examine`] with the commitments that the caller has computed from the very disclosures of this
+    /// body, in their order; a list of another length is ignored.
+    ///
+    /// # Errors
+    /// As [`Body::check`].
+    pub fn examine_with(&self, computed: &[[u8; 32]]) -> Result<Examined<'_>, BodyFault> {
+        let (layout, disclosed) = self.checked(computed)?;
         let word = |member: Member| {
             string_value(layout.members[member as usize].of(&self.canonical))
                 .and_then(|text| std::str::from_utf8(text.raw).ok())
@@ -118,10 +127,13 @@ impl Body {
     }
 
     /// Checks the whole body; the layout, and which of its parts have a disclosure.
-    fn checked(&self) -> Result<(Layout, u64), BodyFault> {
+    fn checked(&self, computed: &[[u8; 32]]) -> Result<(Layout, u64), BodyFault> {
         let layout = self.layout()?;
+        let is_given = computed.len() == self.disclosures.len();
+        let mut given = computed.iter().filter(|_| is_given);
         let disclosed = self.place(&layout.parts, |part, disclosure| {
-            if disclosure.commitment() != part.commitment {
+            let commitment = given.next().map_or_else(|| disclosure.commitment(), |given| Hash(*given));
+            if commitment != part.commitment {
                 return Err(BodyFault::NotCommitted { path: disclosure.path.clone() });
             }
             Ok(())
@@ -138,7 +150,7 @@ impl Body {
     fn place(
         &self,
         parts: &[Part],
-        check: impl Fn(&Part, &Disclosure) -> Result<(), BodyFault>,
+        mut check: impl FnMut(&Part, &Disclosure) -> Result<(), BodyFault>,
     ) -> Result<u64, BodyFault> {
         // A bit for each of at most 37 parts.
         const { assert!(MAX_SEALED <= 64) };

@@ -156,6 +156,12 @@ pub fn checked_header(bytes: &[u8]) -> Result<PageHeader, PageError> {
 
 /// Unpacks a page. Errors when a bit of it has changed since `encode`.
 pub fn decode(bytes: &[u8]) -> Result<Page, PageError> {
+    decode_with(bytes, &mut |_| ())
+}
+
+/// Unpacks a page and shows, record by record, the commitments that unpacking computed from the record's
+/// disclosures, in their order; none where the page keeps them. Who verifies need not compute them again.
+pub fn decode_with(bytes: &[u8], computed: &mut dyn FnMut(Vec<[u8; 32]>)) -> Result<Page, PageError> {
     let packed = Packed::open(checked(bytes)?)?;
     let unpacked = packed.text()?;
     let (mut fixed, mut random, mut text) =
@@ -164,7 +170,9 @@ pub fn decode(bytes: &[u8]) -> Result<Page, PageError> {
     let mut recorded_at = 0;
     for _ in 0..packed.header.count {
         let mut record = decode_fixed(&mut text, &mut fixed, &mut recorded_at)?;
-        record.body = decode_body(&mut text, &mut random)?;
+        let commitments;
+        (record.body, commitments) = decode_body(&mut text, &mut random)?;
+        computed(commitments);
         records.push(record);
     }
     if text.rest() != 0 || random.rest() != 0 {
@@ -195,7 +203,7 @@ pub fn decode_some(bytes: &[u8], wanted: &[u16]) -> Result<Page, PageError> {
         for position in 0..=*last {
             let mut record = decode_fixed(&mut text, &mut fixed, &mut recorded_at)?;
             if wanted.next_if_eq(&&position).is_some() {
-                record.body = decode_body(&mut text, &mut random)?;
+                (record.body, _) = decode_body(&mut text, &mut random)?;
             } else {
                 skip_body(&mut text, &mut random)?;
             }
@@ -355,11 +363,15 @@ fn encode_parts(body: &[u8], text: &mut Vec<u8>, random: &mut Vec<u8>) -> Option
     Some(())
 }
 
-fn decode_body(text: &mut Reader<'_>, random: &mut Reader<'_>) -> Result<Vec<u8>, PageError> {
+/// An encoded body, and the commitments that were computed for it.
+fn decode_body(
+    text: &mut Reader<'_>,
+    random: &mut Reader<'_>,
+) -> Result<(Vec<u8>, Vec<[u8; 32]>), PageError> {
     let kind = text.u8()?;
     match kind {
-        BODY_ABSENT => return Ok(Vec::new()),
-        BODY_VERBATIM => return Ok(text.bytes32()?.to_vec()),
+        BODY_ABSENT => return Ok((Vec::new(), Vec::new())),
+        BODY_VERBATIM => return Ok((text.bytes32()?.to_vec(), Vec::new())),
         BODY_CUT | BODY_DERIVED => {}
         _ => return Err(PageError::Malformed("body kind")),
     }
@@ -399,7 +411,7 @@ fn decode_body(text: &mut Reader<'_>, random: &mut Reader<'_>) -> Result<Vec<u8>
     let canonical_len = u32::try_from(body.len() - 20).map_err(|_| PageError::Malformed("length"))?;
     body[16..20].copy_from_slice(&canonical_len.to_be_bytes());
     body.extend_from_slice(&tail);
-    Ok(body)
+    Ok((body, derived))
 }
 
 /// Goes past a body without building it.

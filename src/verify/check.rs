@@ -8,11 +8,10 @@ use parking_lot::RwLock;
 
 use super::facts::{self, Fact};
 use super::finding::FindingKind;
-use super::index::{self, Contribution, Secret};
+use super::index::{Contribution, Secret, TokenCache};
 use super::journal_tail::Tail;
 use crate::event::Body;
 use crate::event::catalog::Class;
-use crate::store::idtable::Location;
 use crate::store::page;
 use crate::store::record::Record;
 use crate::store::state::LogIdentity;
@@ -47,6 +46,8 @@ pub(super) struct Checked {
     pub(super) records: Vec<CheckedRecord>,
     pub(super) faults: Vec<Fault>,
     pub(super) signatures_checked: u64,
+    /// What the layer's seal is over; empty where there is none.
+    pub(super) sealed: Vec<u8>,
 }
 
 /// A rule that does not hold inside a page.
@@ -98,54 +99,103 @@ pub(super) enum BodyState {
     Faulty,
 }
 
-impl Checker {
-    /// Checks a stored page.
-    pub(super) fn page(&self, log: usize, info: &LogInfo, first_index: u64, bytes: &[u8]) -> Checked {
-        match page::decode(bytes) {
-            Ok(page) => self.run(log, info, first_index, page.previous, &page.records, true),
-            Err(error) => Checked {
-                log,
-                first_index,
-                previous: Hash::ZERO,
-                records: Vec::new(),
-                faults: vec![Fault {
-                    kind: FindingKind::PageUnreadable,
-                    index: first_index,
-                    expected: "the page that was written".to_owned(),
-                    found: error.to_string(),
-                }],
-                signatures_checked: 0,
-            },
-        }
+/// Consecutive records to be checked.
+struct Run<'a> {
+    log: usize,
+    info: &'a LogInfo,
+    first_index: u64,
+    previous: Hash,
+    records: &'a [Record],
+    /// By record, the commitments that unpacking computed; may be shorter.
+    commitments: &'a [Vec<[u8; 32]>],
+}
+
+/// A thread that checks, with what it keeps from one page to the next.
+pub(super) struct Worker<'a> {
+    pub(super) checker: &'a Checker,
+    tokens: TokenCache,
+}
+
+impl<'a> Worker<'a> {
+    pub(super) fn new(checker: &'a Checker) -> Worker<'a> {
+        Worker { checker, tokens: TokenCache::new() }
     }
 
-    /// Checks consecutive records. `stored` ones are held against the journal.
-    pub(super) fn run(
-        &self,
+    /// Checks a stored page. With `sealed`, keeps what the layer's seal is over.
+    pub(super) fn page(
+        &mut self,
         log: usize,
         info: &LogInfo,
         first_index: u64,
-        previous: Hash,
-        records: &[Record],
-        stored: bool,
+        bytes: &[u8],
+        sealed: bool,
     ) -> Checked {
-        let keys = info.keys.read().clone();
-        let mut checked = Checked {
-            log,
-            first_index,
-            previous,
-            records: Vec::with_capacity(records.len()),
-            faults: Vec::new(),
-            signatures_checked: 0,
-        };
-        let mut link = previous;
-        for (index, record) in (first_index..).zip(records) {
-            let entry = entry_of(record, info.identity.log_id, index, link);
+        let mut commitments = Vec::new();
+        match page::decode_with(bytes, &mut |computed| commitments.push(computed)) {
+            Ok(page) => {
+                let run = Run {
+                    log,
+                    info,
+                    first_index,
+                    previous: page.previous,
+                    records: &page.records,
+                    commitments: &commitments,
+                };
+                let mut checked = self.run(&run);
+                self.compare_with_journal(&run, &mut checked);
+                if sealed {
+                    checked.sealed = sealed_bytes(&run);
+                }
+                checked
+            }
+            Err(error) => {
+                let mut checked = Checked::new(log, first_index, Hash::ZERO, 0);
+                checked.fault(
+                    FindingKind::PageUnreadable,
+                    first_index,
+                    "the page that was written",
+                    error.to_string(),
+                );
+                checked
+            }
+        }
+    }
+
+    /// Checks up to `count` records that only the journal has.
+    pub(super) fn journal(&mut self, log: usize, info: &LogInfo, first_index: u64, count: usize) -> Checked {
+        let tail = self.checker.tail.of(info.identity.number);
+        let (previous, records) = tail.map_or((Hash::ZERO, &[][..]), |tail| tail.part(first_index, count));
+        self.run(&Run { log, info, first_index, previous, records, commitments: &[] })
+    }
+
+    fn run(&mut self, run: &Run<'_>) -> Checked {
+        let keys = run.info.keys.read().clone();
+        let mut checked = Checked::new(run.log, run.first_index, run.previous, run.records.len());
+        let mut link = run.previous;
+        for (place, (index, record)) in (run.first_index..).zip(run.records).enumerate() {
+            let entry = entry_of(record, run.info.identity.log_id, index, link);
             link = chain::link(&entry);
-            if stored
-                && let Some(journal) = self.tail.record(info.identity.number, index)
-                && journal != record
-            {
+            let one = One {
+                info: run.info,
+                index,
+                record,
+                entry: &entry,
+                link,
+                commitments: run.commitments.get(place).map_or(&[], Vec::as_slice),
+            };
+            checked.record(self, &keys, &one);
+        }
+        checked
+    }
+
+    fn compare_with_journal(&self, run: &Run<'_>, checked: &mut Checked) {
+        let Some(tail) =
+            self.checker.tail.of(run.info.identity.number).filter(|tail| tail.first_index < run.end())
+        else {
+            return;
+        };
+        for (index, record) in (run.first_index..).zip(run.records) {
+            if tail.record(index).is_some_and(|journal| journal != record) {
                 checked.fault(
                     FindingKind::JournalMismatch,
                     index,
@@ -153,13 +203,50 @@ impl Checker {
                     "another record in the layer",
                 );
             }
-            checked.record(self, info, &keys, index, record, &entry, link);
         }
-        checked
     }
 }
 
+impl Run<'_> {
+    fn end(&self) -> u64 {
+        self.first_index + self.records.len() as u64
+    }
+}
+
+/// One record, as it is checked.
+struct One<'a> {
+    info: &'a LogInfo,
+    index: u64,
+    record: &'a Record,
+    entry: &'a [u8; ENTRY_BYTES],
+    link: Hash,
+    commitments: &'a [[u8; 32]],
+}
+
+/// What a seal is over: `log 4 | index 8 | record` for each record (FORMAT, "SEAL").
+fn sealed_bytes(run: &Run<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(run.records.iter().map(|record| record.encoded_len() + 12).sum());
+    for (index, record) in (run.first_index..).zip(run.records) {
+        out.extend_from_slice(&run.info.identity.number.to_be_bytes());
+        out.extend_from_slice(&index.to_be_bytes());
+        record.encode(&mut out);
+    }
+    out
+}
+
 impl Checked {
+    fn new(log: usize, first_index: u64, previous: Hash, count: usize) -> Checked {
+        Checked {
+            log,
+            first_index,
+            previous,
+            records: Vec::with_capacity(count),
+            faults: Vec::new(),
+            signatures_checked: 0,
+            sealed: Vec::new(),
+        }
+    }
+
     fn fault(
         &mut self,
         kind: FindingKind,
@@ -170,25 +257,16 @@ impl Checked {
         self.faults.push(Fault { kind, index, expected: expected.into(), found: found.into() });
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what is known of one record")]
-    fn record(
-        &mut self,
-        checker: &Checker,
-        info: &LogInfo,
-        keys: &[(KeyId, VerifyingKey)],
-        index: u64,
-        record: &Record,
-        entry: &[u8; ENTRY_BYTES],
-        link: Hash,
-    ) {
+    fn record(&mut self, worker: &mut Worker<'_>, keys: &[(KeyId, VerifyingKey)], one: &One<'_>) {
+        let One { info, index, record, .. } = *one;
         let chained_only = index < info.chained_below;
         let mut checked = CheckedRecord {
             recorded_at: record.recorded_at,
             occurred_at: record.recorded_at,
             key_id: record.key_id,
             class: record.class,
-            link,
-            leaf_hash: chain::leaf_hash(entry),
+            link: one.link,
+            leaf_hash: chain::leaf_hash(one.entry),
             signed: Signed::Unchecked,
             body: BodyState::Unchecked,
             sums: Contribution::default(),
@@ -202,13 +280,13 @@ impl Checked {
                 format!("{:#06x}", record.flags),
             );
         }
-        if checker.signatures && !chained_only {
-            checked.signed = self.signature(keys, record, &link);
+        if worker.checker.signatures && !chained_only {
+            checked.signed = self.signature(keys, record, &one.link);
         }
         // Keys change by entries of class permanent, so those are read even where the rest is not.
         let is_key_entry = record.flags & FLAG_OWN != 0 && record.class == Class::Permanent.code();
         if !chained_only || is_key_entry {
-            self.body(checker, info, index, record, &mut checked);
+            self.body(worker, one, &mut checked);
             if chained_only {
                 checked.body = BodyState::Unchecked;
             }
@@ -227,14 +305,8 @@ impl Checked {
         Signed::ByNone(Box::new(record.signature))
     }
 
-    fn body(
-        &mut self,
-        checker: &Checker,
-        info: &LogInfo,
-        index: u64,
-        record: &Record,
-        checked: &mut CheckedRecord,
-    ) {
+    fn body(&mut self, worker: &mut Worker<'_>, one: &One<'_>, checked: &mut CheckedRecord) {
+        let One { index, record, .. } = *one;
         if record.body.is_empty() {
             checked.body = BodyState::Absent;
             return;
@@ -245,7 +317,7 @@ impl Checked {
             Ok(_) => return self.fault(FindingKind::BadBody, index, "a body", "bytes behind it"),
             Err(fault) => return self.fault(FindingKind::BadBody, index, "a body", fault.to_string()),
         };
-        let examined = match body.examine() {
+        let examined = match body.examine_with(one.commitments) {
             Ok(examined) => examined,
             Err(fault) => {
                 let found = body.event_hash();
@@ -301,8 +373,7 @@ impl Checked {
         if examined.is_own {
             checked.fact = facts::read(&body, examined.action).map(Box::new);
         }
-        let location = Location { log: info.identity.number, index };
-        checked.sums = index::contribution(&checker.secret, &info.identity.index_key, &body, location);
+        checked.sums = worker.tokens.contribution(&worker.checker.secret, &one.info.identity, &body, index);
     }
 }
 

@@ -1,8 +1,8 @@
 //! What Varve's own entries say, read out of their clear member `varve`. The names of facts stand here and
 //! nowhere else in this room.
 
-use crate::event::Body;
 use crate::event::catalog::{Value, action};
+use crate::event::{Body, Micros};
 use crate::store::state::ApiKey;
 
 /// An entry of Varve's own that a rule of verification needs.
@@ -40,6 +40,8 @@ pub(super) struct RecordedKey {
     pub(super) secret_digest: Option<[u8; 32]>,
     pub(super) scopes: Option<u64>,
     pub(super) tenant: Option<String>,
+    /// Microseconds; 0 where it says nothing.
+    pub(super) expires_at: u64,
 }
 
 /// Reads what a checked body of Varve's own says; `None` when no rule needs it.
@@ -47,16 +49,14 @@ pub(super) fn read(body: &Body, name: &str) -> Option<Fact> {
     let facts = || body.facts().unwrap_or(Value::Null);
     Some(match name {
         action::LOG_CREATED => Fact::Created(created(&facts())),
-        action::KEY_ROTATED => Fact::Rotated(bytes(&facts(), &["key", "public_key", "new_key"])),
-        action::API_KEY_CREATED | action::OPERATOR_KEY_RESET => {
-            Fact::ApiKeyCreated(Box::new(recorded_key(&facts())))
-        }
-        action::API_KEY_REVOKED => Fact::ApiKeyRevoked(text(&facts(), &["id", "key_id"]).unwrap_or_default()),
+        action::KEY_ROTATED => Fact::Rotated(bytes(&facts(), "public_key")),
+        action::API_KEY_CREATED => Fact::ApiKeyCreated(Box::new(recorded_key(&facts()))),
+        action::API_KEY_REVOKED => Fact::ApiKeyRevoked(text(&facts(), "id").unwrap_or_default()),
         action::LOG_HEARTBEAT => {
             let facts = facts();
             let seconds =
-                number(&facts, &["interval_seconds"]).and_then(|seconds| seconds.checked_mul(1_000_000));
-            Fact::Heartbeat { logs: number(&facts, &["logs", "size"]), interval: seconds }
+                number(&facts, "interval_seconds").and_then(|seconds| seconds.checked_mul(1_000_000));
+            Fact::Heartbeat { logs: number(&facts, "logs"), interval: seconds }
         }
         action::SERVICE_STARTED => Fact::Started,
         action::SERVICE_STOPPED => Fact::Stopped,
@@ -64,45 +64,42 @@ pub(super) fn read(body: &Body, name: &str) -> Option<Fact> {
     })
 }
 
-/// Whether an entry records the key as the store has it: id and digest must be said and agree; the rest
-/// must agree where it is said.
+/// Whether an entry records the key as the store has it.
 pub(super) fn records(entry: &RecordedKey, key: &ApiKey) -> bool {
     entry.id.as_deref() == Some(&key.id)
         && entry.secret_digest == Some(key.secret_digest)
-        && entry.scopes.is_none_or(|scopes| scopes == u64::from(key.scopes))
-        && entry.tenant.as_ref().is_none_or(|tenant| Some(tenant) == key.tenant.as_ref())
+        && entry.scopes == Some(u64::from(key.scopes))
+        && entry.tenant == key.tenant
+        && entry.expires_at == key.expires_at
 }
 
 fn created(facts: &Value) -> Option<Created> {
     Some(Created {
-        origin: text(facts, &["origin"])?,
-        nonce: bytes(facts, &["nonce"])?,
-        key: bytes(facts, &["key", "public_key"])?,
-        recovery: bytes(facts, &["recovery_key"]).filter(|key| *key != [0; 32]),
+        origin: text(facts, "origin")?,
+        nonce: bytes(facts, "nonce")?,
+        key: bytes(facts, "public_key")?,
+        recovery: bytes(facts, "recovery_key").filter(|key| *key != [0; 32]),
     })
 }
 
 fn recorded_key(facts: &Value) -> RecordedKey {
     RecordedKey {
-        id: text(facts, &["id", "key_id"]),
-        secret_digest: bytes(facts, &["secret_digest", "digest"]),
-        scopes: number(facts, &["scope_bits"]),
-        tenant: text(facts, &["tenant"]),
+        id: text(facts, "id"),
+        secret_digest: bytes(facts, "secret_digest"),
+        scopes: number(facts, "scope_bits"),
+        tenant: text(facts, "tenant"),
+        expires_at: text(facts, "expires_at").and_then(|text| Micros::parse(&text).ok()).map_or(0, |at| at.0),
     }
 }
 
-fn find<'a>(facts: &'a Value, names: &[&str]) -> Option<&'a Value> {
-    names.iter().find_map(|name| facts.get(name))
+fn text(facts: &Value, name: &str) -> Option<String> {
+    facts.get(name)?.as_text().map(str::to_owned)
 }
 
-fn text(facts: &Value, names: &[&str]) -> Option<String> {
-    find(facts, names)?.as_text().map(str::to_owned)
+fn number(facts: &Value, name: &str) -> Option<u64> {
+    facts.get(name)?.as_number()
 }
 
-fn number(facts: &Value, names: &[&str]) -> Option<u64> {
-    find(facts, names)?.as_number()
-}
-
-fn bytes(facts: &Value, names: &[&str]) -> Option<[u8; 32]> {
-    find(facts, names)?.as_bytes()
+fn bytes(facts: &Value, name: &str) -> Option<[u8; 32]> {
+    facts.get(name)?.as_bytes()
 }

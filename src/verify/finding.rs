@@ -40,6 +40,8 @@ kinds! {
     LayerUnreadable = "layer_unreadable";
     /// A layer lacks entries that HEAD says it has; the journal still has them.
     LayerIncomplete = "layer_incomplete";
+    /// A closed layer does not hold what its seal says.
+    SealMismatch = "seal_mismatch";
     /// A key in a layer that nothing wrote.
     UnexpectedKey = "unexpected_key";
     /// A page that is not what was written.
@@ -185,6 +187,11 @@ impl Findings {
         if self.listed.len() < MAX_LISTED {
             self.listed.push(finding);
         }
+    }
+
+    /// Whether nothing was found.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     /// Number of findings about a log; those about the store concern every log.

@@ -51,12 +51,6 @@ pub(super) struct Journal {
 }
 
 impl Tail {
-    /// The journal's record at an index.
-    pub(super) fn record(&self, log: u32, index: u64) -> Option<&Record> {
-        let log = self.logs.get(&log)?;
-        log.records.get(usize::try_from(index.checked_sub(log.first_index)?).ok()?)
-    }
-
     /// What the journal has of a log.
     pub(super) fn of(&self, log: u32) -> Option<&LogTail> {
         self.logs.get(&log)
@@ -117,6 +111,11 @@ impl LogTail {
     /// Index after the last record.
     pub(super) fn end(&self) -> u64 {
         self.first_index + self.records.len() as u64
+    }
+
+    /// The journal's record at an index.
+    pub(super) fn record(&self, index: u64) -> Option<&Record> {
+        self.records.get(usize::try_from(index.checked_sub(self.first_index)?).ok()?)
     }
 
     /// First index after the run that begins at `first`.

@@ -45,6 +45,8 @@ use system::System;
 
 use crate::journal::JournalError;
 use crate::store::layer_id::LayerId;
+use crate::store::seal::Seal;
+use crate::tlog::hash::Hash;
 use crate::tlog::merkle::Frontier;
 
 /// Most threads that check.
@@ -137,6 +139,11 @@ struct Logs {
 }
 
 impl Logs {
+    /// Whether every log of the store is verified.
+    fn are_all(&self) -> bool {
+        self.positions.values().all(Option::is_some)
+    }
+
     /// Position of a log; `None` where it is not verified; its number again where nothing made it.
     fn position(&self, number: u32) -> Result<Option<usize>, u32> {
         self.positions.get(&number).copied().ok_or(number)
@@ -176,7 +183,52 @@ struct Verification<'a> {
     findings: Findings,
     notes: Vec<String>,
     layer: Option<LayerId>,
+    seal: Option<Sealed>,
     touched: Vec<usize>,
+}
+
+/// The records of a layer as its seal has them.
+struct Sealed {
+    seal: Seal,
+    hasher: blake3::Hasher,
+    records: u64,
+    logs: u64,
+    last_log: Option<usize>,
+}
+
+impl Sealed {
+    fn new(seal: Seal) -> Sealed {
+        Sealed { seal, hasher: blake3::Hasher::new(), records: 0, logs: 0, last_log: None }
+    }
+
+    fn take(&mut self, log: usize, page: &check::Checked) {
+        self.hasher.update(&page.sealed);
+        self.records += page.records.len() as u64;
+        if self.last_log != Some(log) {
+            (self.last_log, self.logs) = (Some(log), self.logs + 1);
+        }
+    }
+
+    fn compare(&self) -> Result<(), Finding> {
+        let found = Seal {
+            layer: self.seal.layer,
+            logs: self.logs,
+            records: self.records,
+            content: Hash(*self.hasher.finalize().as_bytes()),
+        };
+        if found == self.seal {
+            return Ok(());
+        }
+        let text = |seal: &Seal| {
+            format!("{} records of {} logs with digest {}", seal.records, seal.logs, seal.content)
+        };
+        Err(Finding::store(
+            FindingKind::SealMismatch,
+            &format!("layers/{}", self.seal.layer),
+            text(&self.seal),
+            text(&found),
+        ))
+    }
 }
 
 impl<'a> Verification<'a> {
@@ -197,6 +249,7 @@ impl<'a> Verification<'a> {
             findings,
             notes: source.notes.clone(),
             layer: None,
+            seal: None,
             touched: Vec::new(),
         };
         for (position, info) in source.logs.infos.iter().enumerate() {
@@ -239,7 +292,9 @@ impl<'a> Verification<'a> {
 
     fn step(&mut self, step: Step) -> Result<(), VerifyError> {
         match step {
-            Step::Enter(layer) => {
+            Step::Enter(layer, seal) => {
+                self.compare_seal();
+                self.seal = seal.map(Sealed::new);
                 self.touched.drain(..).for_each(|log| self.walks[log].leave());
                 self.layer = Some(layer);
                 self.progress.message(&format!("layer {layer}"));
@@ -269,10 +324,22 @@ impl<'a> Verification<'a> {
             let log = page.log;
             self.touch(log);
             self.system.observe(log, &page, &mut self.findings);
+            if let Some(seal) = &mut self.seal {
+                seal.take(log, &page);
+            }
             self.progress.advanced(page.records.len() as u64);
             self.with(log, |walk, context| walk.take(context, layer, page));
         }
         Ok(())
+    }
+
+    /// Holds the records of the layer at hand against its seal. Where anything else was found, the seal
+    /// differs because of that.
+    fn compare_seal(&mut self) {
+        let Some(seal) = self.seal.take().filter(|_| self.findings.is_empty()) else { return };
+        if let Err(finding) = seal.compare() {
+            self.findings.add(finding);
+        }
     }
 
     fn touch(&mut self, log: usize) {
@@ -293,6 +360,7 @@ impl<'a> Verification<'a> {
 
     /// What can be said only when all entries were seen.
     fn finish(&mut self, dir: &Path) -> Result<(), VerifyError> {
+        self.compare_seal();
         for log in 0..self.walks.len() {
             let (size, key) = (self.source.known_sizes[log], self.source.journal_key(log));
             let snapshot = self.source.snapshot_layers(log);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::check::{Checked, Checker, LogInfo};
+use super::check::{Checked, Checker, Worker};
 use super::finding::{Finding, FindingKind};
 use super::index::Block;
 use super::scratch::Scratch;
@@ -20,8 +20,8 @@ use crate::store::backend::Backend as _;
 use crate::store::layer_id::LayerId;
 use crate::store::manifest::Manifest;
 use crate::store::page;
+use crate::store::seal::{SEAL_FILE, Seal, SealError};
 use crate::store::sled::SledBackend;
-use crate::tlog::hash::Hash;
 
 /// Pages of a batch: about 1,000 records, 5 ms of hashing or 60 ms of signatures.
 const BATCH_PAGES: usize = 64;
@@ -38,7 +38,7 @@ const RUN_RECORDS: usize = 256;
 /// What a worker does.
 pub(super) enum Work {
     /// Checks pages: position of the log, first index, bytes.
-    Pages(Vec<(usize, u64, Vec<u8>)>),
+    Pages { pages: Vec<(usize, u64, Vec<u8>)>, sealed: bool },
     /// Checks records that only the journal has.
     Run { log: usize, first_index: u64, count: usize },
     /// Reads a block of postings.
@@ -59,8 +59,8 @@ pub(super) enum Done {
 
 /// What the combiner takes, in order.
 pub(super) enum Step {
-    /// A layer's records come.
-    Enter(LayerId),
+    /// A layer's records come. A closed one has a seal.
+    Enter(LayerId, Option<Seal>),
     /// The carry record of a log in the layer.
     Carry { log: usize, value: Vec<u8> },
     /// Checked records come.
@@ -79,16 +79,17 @@ pub(super) enum Step {
 
 /// Does jobs until there are no more.
 pub(super) fn work(checker: &Checker, logs: &Logs, jobs: &Receiver<Job>) {
+    let mut worker = Worker::new(checker);
     for job in jobs {
         let done = match job.work {
-            Work::Pages(pages) => Done::Pages(
-                pages
-                    .iter()
-                    .map(|(log, first, bytes)| checker.page(*log, &logs.infos[*log], *first, bytes))
-                    .collect(),
-            ),
+            Work::Pages { pages, sealed } => {
+                let check = |(log, first, bytes): &(usize, u64, Vec<u8>)| {
+                    worker.page(*log, &logs.infos[*log], *first, bytes, sealed)
+                };
+                Done::Pages(pages.iter().map(check).collect())
+            }
             Work::Run { log, first_index, count } => {
-                Done::Pages(vec![run(checker, log, &logs.infos[log], first_index, count)])
+                Done::Pages(vec![worker.journal(log, &logs.infos[log], first_index, count)])
             }
             Work::Block { level, first, pieces } => {
                 Done::Block(Block::read(&checker.secret, level, first, &pieces))
@@ -99,14 +100,6 @@ pub(super) fn work(checker: &Checker, logs: &Logs, jobs: &Receiver<Job>) {
             return;
         }
     }
-}
-
-fn run(checker: &Checker, log: usize, info: &LogInfo, first_index: u64, count: usize) -> Checked {
-    let (previous, records) = checker
-        .tail
-        .of(info.identity.number)
-        .map_or((Hash::ZERO, &[][..]), |tail| tail.part(first_index, count));
-    checker.run(log, info, first_index, previous, records, false)
 }
 
 /// The scanning thread's state.
@@ -121,6 +114,8 @@ pub(super) struct Scanner<'a> {
     pub(super) next: Vec<u64>,
     batch: Vec<(usize, u64, Vec<u8>)>,
     batch_bytes: usize,
+    /// The layer at hand has a seal.
+    sealed: bool,
     unknown: HashMap<u32, u64>,
 }
 
@@ -169,6 +164,7 @@ impl<'a> Scanner<'a> {
             next,
             batch: Vec::new(),
             batch_bytes: 0,
+            sealed: false,
             unknown: HashMap::new(),
         }
     }
@@ -194,7 +190,9 @@ impl<'a> Scanner<'a> {
     }
 
     fn layer(&mut self, layer: LayerId) -> Result<(), Stopped> {
-        self.step(Step::Enter(layer))?;
+        let seal = self.seal(layer)?;
+        self.sealed = seal.is_some();
+        self.step(Step::Enter(layer, seal))?;
         let mut assembly = Assembly::default();
         if let Some(generation) = self.manifest.layers.get(&layer).copied() {
             let dir = Manifest::layer_dir(&self.data, layer, generation);
@@ -213,6 +211,29 @@ impl<'a> Scanner<'a> {
         self.page_done(&mut assembly)?;
         self.end_pages(&mut assembly, layer)?;
         self.block_done(&mut assembly)
+    }
+
+    /// The seal of a layer, where it has one and all logs are verified.
+    fn seal(&mut self, layer: LayerId) -> Result<Option<Seal>, Stopped> {
+        let Some(generation) = self.manifest.layers.get(&layer).filter(|_| self.logs.are_all()) else {
+            return Ok(None);
+        };
+        let name = format!("layers/{layer}.g{generation}/{SEAL_FILE}");
+        match Seal::read(&Manifest::layer_dir(&self.data, layer, *generation)) {
+            Ok(Some(seal)) if seal.layer == layer => Ok(Some(seal)),
+            Ok(None) => Ok(None),
+            Err(SealError::Io { path, source }) => {
+                self.failed(VerifyError::Io { path, source }).map(|()| None)
+            }
+            Ok(Some(_)) | Err(_) => self
+                .finding(Finding::store(
+                    FindingKind::FileDamaged,
+                    &name,
+                    format!("the seal of {layer}"),
+                    "another text",
+                ))
+                .map(|()| None),
+        }
     }
 
     /// Reads a layer out of a copy of its directory.
@@ -422,7 +443,9 @@ impl<'a> Scanner<'a> {
         let (reply, done) = bounded(1);
         let pages = std::mem::take(&mut self.batch);
         self.batch_bytes = 0;
-        self.jobs.send(Job { work: Work::Pages(pages), reply }).map_err(|_| Stopped)?;
+        self.jobs
+            .send(Job { work: Work::Pages { pages, sealed: self.sealed }, reply })
+            .map_err(|_| Stopped)?;
         self.step(Step::Pages(done))
     }
 

@@ -51,11 +51,12 @@ impl System {
                     self.revoked.insert(id.clone());
                 }
                 Some(Fact::Heartbeat { logs, interval }) => {
+                    // Within one run the interval is fixed; after a start the first heartbeat says it.
+                    self.interval = self.interval.or(*interval);
                     self.heartbeat(index, at, *logs, findings);
-                    self.interval = interval.or(self.interval);
                     self.alive = Some((at, false));
                 }
-                Some(Fact::Started) => self.alive = Some((at, false)),
+                Some(Fact::Started) => (self.alive, self.interval) = (Some((at, false)), None),
                 Some(Fact::Stopped) => self.alive = Some((at, true)),
                 _ => {}
             }

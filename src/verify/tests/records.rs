@@ -165,7 +165,7 @@ fn a_signature_does_not_make_a_wrong_entry_right() {
     let rotated = |key: Option<[u8; 32]>| {
         let event = Builder::new(action::KEY_ROTATED, Outcome::Success);
         match key {
-            Some(key) => event.fact("key", Value::bytes(&key)),
+            Some(key) => event.fact("public_key", Value::bytes(&key)),
             None => event.fact("nothing", 1u64),
         }
     };

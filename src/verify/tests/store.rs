@@ -168,7 +168,7 @@ impl Writing {
             genesis = genesis
                 .fact("origin", said.origin_said.unwrap_or(&origin))
                 .fact("nonce", Value::bytes(&said.nonce_said))
-                .fact("key", Value::bytes(&said.key_said.unwrap_or(signer.public())));
+                .fact("public_key", Value::bytes(&said.key_said.unwrap_or(signer.public())));
         }
         let item = own(&log, genesis);
         self.signers.insert(tenant.to_owned(), signer.clone());
@@ -204,7 +204,8 @@ impl Writing {
         let event = Builder::new(action::API_KEY_CREATED, Outcome::Success)
             .fact("id", id)
             .fact("secret_digest", Value::bytes(&digest))
-            .fact("scope_bits", 4u64);
+            .fact("scope_bits", 4u64)
+            .fact("tenant", "acme");
         let key = ApiKey {
             id: id.to_owned(),
             tenant: Some("acme".to_owned()),
@@ -223,8 +224,8 @@ impl Writing {
     pub(super) fn rotate(&mut self, tenant: &str) -> Arc<Sequenced> {
         let log = self.log(tenant);
         let signer = self.add_key(&self.store.origin(&log.identity));
-        let event =
-            Builder::new(action::KEY_ROTATED, Outcome::Success).fact("key", Value::bytes(&signer.public()));
+        let event = Builder::new(action::KEY_ROTATED, Outcome::Success)
+            .fact("public_key", Value::bytes(&signer.public()));
         let control = Control::RotateKey { log: log.identity.number, signer: signer.clone() };
         self.signers.insert(tenant.to_owned(), signer);
         self.own(tenant, event, vec![control])

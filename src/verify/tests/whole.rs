@@ -4,6 +4,8 @@ use std::fs;
 
 use super::store::{self, Writing, change_state, open_layer, sample, sample_copy};
 use super::*;
+use crate::event::catalog::action;
+use crate::event::{Builder, Outcome};
 use crate::store::page;
 use crate::tlog::hash::Hash;
 
@@ -271,9 +273,19 @@ fn a_key_that_no_entry_records_is_found() {
     });
     assert_found(&verify(dir.path()), &[(FindingKind::UnrecordedKey, "_system", Some(1))]);
 
-    let dir = sample_copy();
-    change_state(dir.path(), |state| state.api_keys.values_mut().next().unwrap().scopes = 511);
-    assert_found(&verify(dir.path()), &[(FindingKind::UnrecordedKey, "_system", Some(1))]);
+    let changes: [fn(&mut crate::store::state::ApiKey); 6] = [
+        |key| key.scopes = 511,
+        |key| key.scopes |= 1 << 12,
+        |key| key.tenant = Some("beta".to_owned()),
+        |key| key.tenant = None,
+        |key| key.expires_at = 5,
+        |key| key.secret_digest[0] ^= 1,
+    ];
+    for change in changes {
+        let dir = sample_copy();
+        change_state(dir.path(), |state| change(state.api_keys.values_mut().next().unwrap()));
+        assert_found(&verify(dir.path()), &[(FindingKind::UnrecordedKey, "_system", Some(1))]);
+    }
 }
 
 #[test]
@@ -295,6 +307,25 @@ fn silence_and_a_map_that_shrinks_are_found() {
             (FindingKind::MapShrunk, "_system", Some(4)),
         ],
     );
+}
+
+#[test]
+fn a_start_may_change_the_interval() {
+    let dir = tempfile::tempdir().unwrap();
+    let writing = Writing::create(dir.path());
+    let started = || Builder::new(action::SERVICE_STARTED, Outcome::Success);
+    writing.heartbeat(1);
+    writing.wait(500);
+    writing.own("_system", started(), Vec::new());
+    writing.wait(500);
+    let slower = Builder::new(action::LOG_HEARTBEAT, Outcome::Success).fact("interval_seconds", 600u64);
+    writing.own("_system", slower, Vec::new());
+    writing.own("_system", Builder::new(action::SERVICE_STOPPED, Outcome::Success), Vec::new());
+    writing.wait(90_000);
+    writing.own("_system", started(), Vec::new());
+    writing.heartbeat(1);
+    writing.stop();
+    assert_intact(&verify(dir.path()));
 }
 
 #[test]
@@ -321,12 +352,16 @@ fn indexes_must_answer_as_the_records_would() {
         &|piece| *piece.last_mut().unwrap() ^= 1,
         &|piece| piece[13] ^= 1,
         &|piece| piece[5] ^= 1,
-        &|piece| piece[22] ^= 1,
+        &|piece| piece[30] ^= 1,
     ];
     for change in changes {
         let report = found(&|layer, _| {
             let (token, mut piece) = blocks(layer).remove(0);
+            // With its checksum made anew: what is wrong must be seen by what it says.
+            piece.truncate(piece.len() - 4);
             change(&mut piece);
+            let check = crc32c::crc32c(&piece);
+            piece.extend_from_slice(&check.to_be_bytes());
             layer.put_terms(1, 0, 512, token, &piece).unwrap();
         });
         assert_found(&report, &index(512));
@@ -415,4 +450,31 @@ fn pages_must_be_whole_and_apart() {
         &verify(dir.path()),
         &[(FindingKind::OverlappingPages, "acme", Some(stored.first_index + 1))],
     );
+}
+
+#[test]
+fn a_closed_layer_holds_what_its_seal_says() {
+    use crate::store::seal::{SEAL_FILE, Seal};
+    let dir = sample_copy();
+    let (layer, kv) = open_layer(dir.path(), "2026-10");
+    let seal = Seal::of(&layer).unwrap();
+    drop((layer, kv));
+    let path = dir.path().join("layers/2026-10.g1");
+    seal.write(&path).unwrap();
+    assert_intact(&verify(dir.path()));
+    for other in [
+        Seal { records: seal.records - 1, ..seal },
+        Seal { logs: seal.logs + 1, ..seal },
+        Seal { content: Hash([1; 32]), ..seal },
+    ] {
+        other.write(&path).unwrap();
+        assert_found(&verify(dir.path()), &[(FindingKind::SealMismatch, "", None)]);
+    }
+    let one = Options { tenant: Some("beta".to_owned()), ..Options::default() };
+    assert_intact(&verify_with(dir.path(), one));
+    let other = crate::store::layer_id::LayerId::parse("2026-09").unwrap();
+    Seal { layer: other, ..seal }.write(&path).unwrap();
+    assert_found(&verify(dir.path()), &[(FindingKind::FileDamaged, "", None)]);
+    fs::write(path.join(SEAL_FILE), "no seal").unwrap();
+    assert_found(&verify(dir.path()), &[(FindingKind::FileDamaged, "", None)]);
 }

@@ -37,7 +37,8 @@ fn sign_only(threads: usize, time: Duration) -> f64 {
     std::thread::scope(|scope| {
         for seed in 0..threads {
             let (done, stop) = (&done, &stop);
-            scope.spawn(move || {
+            let limit = std::thread::Builder::new().name("sign-only".into());
+            let work = move || {
                 let pair = Ed25519KeyPair::from_seed_unchecked(&[u8::try_from(seed).unwrap(); 32]).unwrap();
                 let message = [7u8; 47];
                 while !stop.load(Ordering::Relaxed) {
@@ -46,7 +47,8 @@ fn sign_only(threads: usize, time: Duration) -> f64 {
                     }
                     done.fetch_add(64, Ordering::Relaxed);
                 }
-            });
+            };
+            limit.spawn_scoped(scope, work).unwrap();
         }
         std::thread::sleep(time);
         stop.store(true, Ordering::Relaxed);
@@ -109,6 +111,7 @@ fn append(clients: usize, batch: usize, logs: usize, count: usize) -> f64 {
     rate
 }
 
+/// `append [EVENTS] [CLIENTSxBATCH]`: the second picks one line, to be looked at with a profiler.
 fn main() {
     let _ = varve::process::flush_rule::install();
     let count = std::env::args().filter_map(|arg| arg.parse::<usize>().ok()).next().unwrap_or(200_000);
@@ -116,7 +119,11 @@ fn main() {
     let cores = std::thread::available_parallelism().unwrap().get();
     let size = event(1).len();
     println!("append: events of {size} bytes, fsync before each answer, every event signed, {cores} cores");
+    let only = std::env::args().find(|arg| arg.contains('x') && arg.starts_with(|c: char| c.is_ascii_digit()));
     for (clients, batch, logs, share) in [(16, 100, 4, 1), (8, 1000, 4, 1), (256, 1, 4, 3)] {
+        if only.as_ref().is_some_and(|only| *only != format!("{clients}x{batch}")) {
+            continue;
+        }
         let before = sign_only(cores, time);
         let rate = append(clients, batch, logs, count / share);
         let after = sign_only(cores, time);

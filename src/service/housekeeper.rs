@@ -78,9 +78,13 @@ fn seal_closed_layers(inner: &Inner) {
         let sealed = inner.store.layers.get(*id).map_err(|error| error.to_string()).and_then(|layer| {
             Seal::of(&layer).and_then(|seal| seal.write(dir)).map_err(|error| error.to_string())
         });
-        match sealed {
-            Ok(()) => tracing::info!(layer = %id, "the layer is sealed"),
-            Err(error) => tracing::error!(layer = %id, %error, "the layer was not sealed"),
+        if let Err(error) = sealed {
+            tracing::error!(layer = %id, %error, "the layer was not sealed");
+            continue;
+        }
+        tracing::info!(layer = %id, "the layer is sealed");
+        if let Err(error) = inner.store.layers.renew(*id) {
+            tracing::error!(layer = %id, %error, "the layer was closed after its month and does not open");
         }
     }
 }

@@ -1,14 +1,18 @@
 //! The layers of a store: which there are, and those that are open.
 //!
-//! Layers open on demand and the least recently used one closes when more than the budget are open; the
-//! newest, which is written, always stays. A closed layer costs nothing but its line in MANIFEST.
+//! Layers open on demand, each behind a lock of its own, so that who waits for one layer's recovery keeps
+//! nobody from another. When more than the budget are open, the least recently used one that no reader holds
+//! closes; the newest, which is written, always stays. A closed layer costs nothing but its line in MANIFEST.
+
+#![expect(clippy::disallowed_methods, reason = "the wait for readers has an end; nothing stored depends on it")]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::backend::{Backend, KvError};
 use super::layer::Layer;
@@ -23,6 +27,12 @@ const READ_CACHE_BYTES: u64 = 1 << 20;
 
 /// Page cache of the layer that is written.
 const WRITE_CACHE_BYTES: u64 = 8 << 20;
+
+/// How long [`Layers::renew`] waits for readers: they hold a layer for a page, milliseconds.
+const READERS_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long it sleeps between two looks.
+const READERS_POLL: Duration = Duration::from_millis(2);
 
 /// A layer that cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -61,13 +71,21 @@ pub struct Layers {
 
 struct Inner {
     manifest: Manifest,
-    open: HashMap<LayerId, (Arc<Layer>, u64)>,
+    slots: HashMap<LayerId, Arc<Slot>>,
+}
+
+/// The place of one layer that was opened once. Locked while it opens and closes; never together with
+/// another slot but by `try_lock`, and `Inner` is never locked under it.
+#[derive(Default)]
+struct Slot {
+    layer: Mutex<Option<Arc<Layer>>>,
+    used: AtomicU64,
 }
 
 impl Layers {
     /// The layers that `manifest` names; nothing is opened.
     pub fn new(data: &Path, backend: Arc<dyn Backend>, manifest: Manifest) -> Layers {
-        let inner = Mutex::new(Inner { manifest, open: HashMap::new() });
+        let inner = Mutex::new(Inner { manifest, slots: HashMap::new() });
         Layers { data: data.to_path_buf(), backend, inner, clock: AtomicU64::new(0) }
     }
 
@@ -76,15 +94,7 @@ impl Layers {
     pub fn remove_leftovers(&self) -> Result<(), LayerError> {
         let root = self.data.join("layers");
         let io = |path: &Path, source| LayerError::Io { path: path.to_path_buf(), source };
-        let live: Vec<PathBuf> = {
-            let inner = self.inner.lock();
-            inner
-                .manifest
-                .layers
-                .iter()
-                .map(|(id, generation)| Manifest::layer_dir(&self.data, *id, *generation))
-                .collect()
-        };
+        let live: Vec<PathBuf> = self.dirs().into_iter().map(|(_, dir)| dir).collect();
         for entry in std::fs::read_dir(&root).map_err(|source| io(&root, source))? {
             let path = entry.map_err(|source| io(&root, source))?.path();
             if !live.contains(&path) {
@@ -106,17 +116,14 @@ impl Layers {
 
     /// A layer, opened if need be.
     pub fn get(&self, id: LayerId) -> Result<Arc<Layer>, LayerError> {
-        let now = self.clock.fetch_add(1, Ordering::Relaxed);
-        let mut inner = self.inner.lock();
-        if let Some((layer, used)) = inner.open.get_mut(&id) {
-            *used = now;
+        let (slot, generation, is_newest) = self.slot(id)?;
+        let mut held = slot.layer.lock();
+        if let Some(layer) = &*held {
             return Ok(layer.clone());
         }
-        let generation = *inner.manifest.layers.get(&id).ok_or(LayerError::Unknown(id))?;
-        let newest = inner.manifest.layers.keys().next_back() == Some(&id);
-        let layer = self.open(id, generation, newest)?;
-        self.close_idle(&mut inner);
-        inner.open.insert(id, (layer.clone(), now));
+        self.close_idle();
+        let layer = self.open(id, generation, is_newest)?;
+        *held = Some(layer.clone());
         Ok(layer)
     }
 
@@ -132,22 +139,48 @@ impl Layers {
         std::fs::File::open(&root)
             .and_then(|dir| dir.sync_all())
             .map_err(|source| LayerError::Io { path: root.clone(), source })?;
-        let mut inner = self.inner.lock();
-        let mut manifest = inner.manifest.clone();
-        manifest.layers.insert(id, 1);
-        manifest.write(&self.data)?;
-        inner.manifest = manifest;
-        self.close_idle(&mut inner);
-        inner.open.insert(id, (layer.clone(), self.clock.fetch_add(1, Ordering::Relaxed)));
+        {
+            let mut inner = self.inner.lock();
+            let mut manifest = inner.manifest.clone();
+            manifest.layers.insert(id, 1);
+            manifest.write(&self.data)?;
+            inner.manifest = manifest;
+            let slot = Slot { layer: Mutex::new(Some(layer.clone())), used: AtomicU64::new(self.tick()) };
+            inner.slots.insert(id, Arc::new(slot));
+        }
+        self.close_idle();
         Ok(layer)
+    }
+
+    /// Closes a layer that is not written any more and opens it as one that is only read. It gives up a
+    /// writer's cache, and sled leaves a snapshot behind: without one, the first open after a kill reads the
+    /// whole layer. Answers whether it was done: not while a reader keeps holding it.
+    ///
+    /// # Errors
+    /// The layer does not open; the next who wants it tries again.
+    pub fn renew(&self, id: LayerId) -> Result<bool, LayerError> {
+        let (slot, generation, _) = self.slot(id)?;
+        let mut held = slot.layer.lock();
+        let start = Instant::now();
+        // Whoever wants it anew waits for the slot, so that the count only falls.
+        while held.as_ref().is_some_and(|layer| Arc::strong_count(layer) > 1) {
+            if start.elapsed() > READERS_LIMIT {
+                return Ok(false);
+            }
+            std::thread::sleep(READERS_POLL);
+        }
+        drop(held.take());
+        *held = Some(self.open(id, generation, false)?);
+        Ok(true)
     }
 
     /// Closes every layer that no reader holds.
     pub fn close(&self) {
-        self.inner.lock().open.clear();
+        let slots: Vec<Arc<Slot>> = self.inner.lock().slots.values().cloned().collect();
+        slots.iter().for_each(|slot| drop(slot.layer.lock().take()));
     }
 
-    /// Bytes that the open layers take on disk, and the directories of all.
+    /// All layers and their directories, oldest first.
     pub fn dirs(&self) -> Vec<(LayerId, PathBuf)> {
         let inner = self.inner.lock();
         inner
@@ -158,6 +191,20 @@ impl Layers {
             .collect()
     }
 
+    /// The slot of a layer, its generation, and whether it is the newest.
+    fn slot(&self, id: LayerId) -> Result<(Arc<Slot>, u32, bool), LayerError> {
+        let mut inner = self.inner.lock();
+        let generation = *inner.manifest.layers.get(&id).ok_or(LayerError::Unknown(id))?;
+        let is_newest = inner.manifest.layers.keys().next_back() == Some(&id);
+        let slot = inner.slots.entry(id).or_default().clone();
+        slot.used.store(self.tick(), Ordering::Relaxed);
+        Ok((slot, generation, is_newest))
+    }
+
+    fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::Relaxed)
+    }
+
     fn open(&self, id: LayerId, generation: u32, written: bool) -> Result<Arc<Layer>, LayerError> {
         let dir = Manifest::layer_dir(&self.data, id, generation);
         let cache_bytes = if written { WRITE_CACHE_BYTES } else { READ_CACHE_BYTES };
@@ -166,16 +213,101 @@ impl Layers {
         Ok(Arc::new(Layer::new(id, kv)))
     }
 
-    /// Makes room for one more. A layer that a reader still holds closes when the reader lets go.
-    fn close_idle(&self, inner: &mut Inner) {
-        while inner.open.len() >= MAX_OPEN_LAYERS {
+    /// Makes room for one more. A slot that is busy counts as open; when readers hold all of them, the budget
+    /// is exceeded by as many as they hold rather than that anyone is refused.
+    fn close_idle(&self) {
+        let mut slots: Vec<Arc<Slot>> = {
+            let inner = self.inner.lock();
             let newest = inner.manifest.layers.keys().next_back().copied();
-            let idle =
-                inner.open.iter().filter(|(id, _)| Some(**id) != newest).min_by_key(|(_, (_, used))| *used);
-            match idle.map(|(id, _)| *id) {
-                Some(id) => inner.open.remove(&id),
-                None => break,
+            inner.slots.iter().filter(|(id, _)| Some(**id) != newest).map(|(_, slot)| slot.clone()).collect()
+        };
+        slots.sort_by_key(|slot| slot.used.load(Ordering::Relaxed));
+        let is_open = |slot: &Arc<Slot>| slot.layer.try_lock().is_none_or(|layer| layer.is_some());
+        let mut open = 1 + slots.iter().filter(|slot| is_open(slot)).count();
+        for slot in slots {
+            if open < MAX_OPEN_LAYERS {
+                return;
+            }
+            let idle = |held: &MutexGuard<'_, Option<Arc<Layer>>>| {
+                held.as_ref().is_some_and(|layer| Arc::strong_count(layer) == 1)
             };
+            // Dropped under the slot's lock: who wants it again waits for sled to let go of its file.
+            if let Some(mut held) = slot.layer.try_lock().filter(idle) {
+                drop(held.take());
+                open -= 1;
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::MemoryBackend;
+
+    fn month(number: u16) -> LayerId {
+        LayerId::of(1_700_000_000_000_000 + u64::from(number) * 31 * 86_400_000_000).unwrap()
+    }
+
+    fn layers(dir: &Path, months: u16) -> Layers {
+        std::fs::create_dir_all(dir.join("layers")).unwrap();
+        let layers = Layers::new(dir, Arc::new(MemoryBackend::default()), Manifest::default());
+        for number in 0..months {
+            layers.get_or_create(month(number)).unwrap();
+        }
+        layers
+    }
+
+    fn open(layers: &Layers) -> Vec<LayerId> {
+        let inner = layers.inner.lock();
+        let mut open: Vec<LayerId> = inner
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.layer.lock().is_some())
+            .map(|(id, _)| *id)
+            .collect();
+        open.sort();
+        open
+    }
+
+    #[test]
+    fn the_least_recently_used_that_nobody_holds_closes() {
+        let dir = tempfile::tempdir().unwrap();
+        let layers = layers(dir.path(), 20);
+        assert_eq!(open(&layers), (6..20).map(month).collect::<Vec<_>>());
+        let held = layers.get(month(6)).unwrap();
+        layers.get(month(7)).unwrap();
+        layers.get(month(0)).unwrap();
+        assert!(!open(&layers).contains(&month(8)), "month 6 is held and month 7 was just used");
+        layers.get(month(1)).unwrap();
+        assert!(open(&layers).contains(&month(6)) && open(&layers).contains(&month(19)));
+        assert_eq!(open(&layers).len(), MAX_OPEN_LAYERS);
+        drop(held);
+    }
+
+    #[test]
+    fn readers_that_hold_all_exceed_the_budget_and_nobody_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let layers = layers(dir.path(), 20);
+        let held: Vec<_> = (0..20).map(|number| layers.get(month(number)).unwrap()).collect();
+        assert_eq!(open(&layers).len(), 20);
+        drop(held);
+        layers.get_or_create(month(20)).unwrap();
+        assert_eq!(open(&layers).len(), MAX_OPEN_LAYERS);
+    }
+
+    #[test]
+    fn a_layer_is_renewed_when_its_readers_have_let_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let layers = layers(dir.path(), 2);
+        let held = layers.get(month(0)).unwrap();
+        std::thread::scope(|scope| {
+            let renewal = scope.spawn(|| layers.renew(month(0)).unwrap());
+            // Another layer is to be had meanwhile.
+            layers.get(month(1)).unwrap();
+            drop(held);
+            assert!(renewal.join().unwrap());
+        });
+        layers.get(month(0)).unwrap();
     }
 }

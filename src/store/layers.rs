@@ -74,8 +74,8 @@ struct Inner {
     slots: HashMap<LayerId, Arc<Slot>>,
 }
 
-/// The place of one layer that was opened once. Locked while it opens and closes; never together with
-/// another slot but by `try_lock`, and `Inner` is never locked under it.
+/// The place of one layer that was opened once. Locked while it opens and closes. `Inner` may be locked under
+/// a slot, never a slot under `Inner`; two slots are held together by `try_lock` alone.
 #[derive(Default)]
 struct Slot {
     layer: Mutex<Option<Arc<Layer>>>,
@@ -213,7 +213,7 @@ impl Layers {
         Ok(Arc::new(Layer::new(id, kv)))
     }
 
-    /// Makes room for one more. A slot that is busy counts as open; when readers hold all of them, the budget
+    /// Makes room for the one that is being opened, and for the newest. A busy slot counts as open; when readers hold all of them, the budget
     /// is exceeded by as many as they hold rather than that anyone is refused.
     fn close_idle(&self) {
         let mut slots: Vec<Arc<Slot>> = {
@@ -225,7 +225,7 @@ impl Layers {
         let is_open = |slot: &Arc<Slot>| slot.layer.try_lock().is_none_or(|layer| layer.is_some());
         let mut open = 1 + slots.iter().filter(|slot| is_open(slot)).count();
         for slot in slots {
-            if open < MAX_OPEN_LAYERS {
+            if open <= MAX_OPEN_LAYERS {
                 return;
             }
             let idle = |held: &MutexGuard<'_, Option<Arc<Layer>>>| {

@@ -119,7 +119,8 @@ fn main() {
     let cores = std::thread::available_parallelism().unwrap().get();
     let size = event(1).len();
     println!("append: events of {size} bytes, fsync before each answer, every event signed, {cores} cores");
-    let only = std::env::args().find(|arg| arg.contains('x') && arg.starts_with(|c: char| c.is_ascii_digit()));
+    let only =
+        std::env::args().find(|arg| arg.contains('x') && arg.starts_with(|c: char| c.is_ascii_digit()));
     for (clients, batch, logs, share) in [(16, 100, 4, 1), (8, 1000, 4, 1), (256, 1, 4, 3)] {
         if only.as_ref().is_some_and(|only| *only != format!("{clients}x{batch}")) {
             continue;

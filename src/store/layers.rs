@@ -4,7 +4,10 @@
 //! nobody from another. When more than the budget are open, the least recently used one that no reader holds
 //! closes; the newest, which is written, always stays. A closed layer costs nothing but its line in MANIFEST.
 
-#![expect(clippy::disallowed_methods, reason = "the wait for readers has an end; nothing stored depends on it")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the wait for readers has an end; nothing stored depends on it"
+)]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -260,12 +263,8 @@ mod tests {
 
     fn open(layers: &Layers) -> Vec<LayerId> {
         let inner = layers.inner.lock();
-        let mut open: Vec<LayerId> = inner
-            .slots
-            .iter()
-            .filter(|(_, slot)| slot.layer.lock().is_some())
-            .map(|(id, _)| *id)
-            .collect();
+        let mut open: Vec<LayerId> =
+            inner.slots.iter().filter(|(_, slot)| slot.layer.lock().is_some()).map(|(id, _)| *id).collect();
         open.sort();
         open
     }

@@ -1,6 +1,5 @@
 //! What a user sees: data on stdout, all else on stderr, colours and progress only on a terminal.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
+pub(crate) use crate::event::printable;
 use crate::service::{Error, ErrorCode};
 
 /// Work shorter than this shows no progress bar.
@@ -204,23 +204,6 @@ impl Progress {
     }
 }
 
-/// Text of an event, fit for a terminal: control characters (which could move the cursor, hide a line or set the
-/// title) and the marks that reverse the reading direction are written as `\u{…}`.
-pub(crate) fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        let reorders =
-            matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if character.is_control() || reorders {
-            // Writing to a String does not fail.
-            let _ = write!(out, "{}", character.escape_unicode());
-        } else {
-            out.push(character);
-        }
-    }
-    out
-}
-
 /// `1 event`, `2 events`.
 pub(crate) fn counted(count: u64, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
@@ -229,12 +212,6 @@ pub(crate) fn counted(count: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_terminal_is_not_steered_by_an_event() {
-        assert_eq!(printable("alice\x1b[2J\r\n\u{202e}x"), "alice\\u{1b}[2J\\u{d}\\u{a}\\u{202e}x");
-        assert_eq!(printable("Zoë 東京"), "Zoë 東京");
-    }
 
     #[test]
     fn every_code_has_a_hint_of_its_own_kind() {

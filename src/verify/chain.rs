@@ -4,8 +4,10 @@
 //! Memory a log: the frontier, its keys, 32 bytes for 256 entries (tile roots of the layer at hand), 64 bytes
 //! for 512 (sums of its terms), 48 bytes for 256 (sums of its ids).
 
+use std::collections::HashSet;
+
 use super::check::{BodyState, Checked, CheckedRecord, LogInfo, Signed};
-use super::facts::{Created, Fact};
+use super::facts::{Created, Fact, Rotation};
 use super::finding::{Finding, FindingKind, Findings};
 use super::given::GivenCheckpoint;
 use super::index::{Block, Chunks, IdBuckets};
@@ -16,7 +18,6 @@ use crate::tlog::chain;
 use crate::tlog::hash::Hash;
 use crate::tlog::key::{KeyId, Signature, VerifyingKey};
 use crate::tlog::merkle::Frontier;
-use crate::tlog::receipt::Receipt;
 
 /// Where a log must stand at some size, and who says so.
 pub(super) struct Mark {
@@ -51,14 +52,16 @@ pub(super) struct Walk {
     /// Key of the newest entry, and its keys in order of use.
     newest_key: Option<VerifyingKey>,
     pub(super) used_keys: Vec<(KeyId, [u8; 32], u64)>,
-    introduced: Vec<(KeyId, [u8; 32])>,
+    /// Ids of all keys so far: a key that comes again has its id.
+    introduced: HashSet<KeyId>,
     /// In order of size; the first `marks_passed` were looked at.
     pub(super) marks: Vec<Mark>,
     marks_passed: usize,
-    pub(super) receipts: Vec<Receipt>,
     receipts_passed: usize,
-    /// Position of an outside checkpoint that held.
-    pub(super) checkpointed: bool,
+    /// Largest size at which a checkpoint from outside held; that of no entry says nothing.
+    pub(super) checkpointed: u64,
+    /// A key from outside has signed.
+    pub(super) vouched: bool,
     // The layer at hand.
     in_layer: bool,
     carry: Option<Vec<u8>>,
@@ -101,7 +104,7 @@ impl Context<'_> {
 
 impl Walk {
     /// A walk over a log from its first entry on.
-    pub(super) fn new(info: &LogInfo, mut marks: Vec<Mark>, receipts: Vec<Receipt>, ids_below: u64) -> Walk {
+    pub(super) fn new(info: &LogInfo, mut marks: Vec<Mark>, ids_below: u64) -> Walk {
         marks.sort_by_key(|mark| mark.size);
         let key = VerifyingKey::from_bytes(&info.identity.genesis_key)
             .ok()
@@ -115,14 +118,14 @@ impl Walk {
             complete: true,
             resync: false,
             newest_key: key.map(|key| key.key),
-            introduced: key.iter().map(|key| (key.id, key.bytes)).collect(),
+            introduced: key.iter().map(|key| key.id).collect(),
             key,
             used_keys: Vec::new(),
             marks,
             marks_passed: 0,
-            receipts,
             receipts_passed: 0,
-            checkpointed: false,
+            checkpointed: 0,
+            vouched: false,
             in_layer: false,
             carry: None,
             tiles: Vec::new(),
@@ -233,7 +236,9 @@ impl Walk {
         self.fact(context, index, &record);
         self.body(context, index, &record);
         self.chunks.add(index, record.sums.terms, record.occurred_at, record.body == BodyState::Present);
-        if index < self.ids_below {
+        // With entries missing the table is not compared, and an index that came out of nowhere would make the
+        // buckets as large as it says.
+        if index < self.ids_below && self.complete {
             self.ids.add(index, &record.sums, record.body == BodyState::Present);
         }
         if self.whole {
@@ -293,43 +298,39 @@ impl Walk {
                 "an entry that says who the log is",
                 "another entry, or one that cannot be read",
             ),
-            (_, Some(Fact::Rotated(key))) => self.rotate(context, index, *key),
+            (_, Some(Fact::Rotated(rotation))) => self.rotate(context, index, rotation.as_ref()),
             _ => {}
         }
     }
 
-    fn rotate(&mut self, context: &mut Context<'_>, index: u64, bytes: Option<[u8; 32]>) {
-        let parsed = bytes.map(|bytes| VerifyingKey::from_bytes(&bytes));
-        let key = match parsed {
-            Some(Ok(key)) => CurrentKey::new(key, &context.info.origin),
-            Some(Err(error)) => {
-                return context.add(FindingKind::BadRotation, index, "a usable key", error.to_string());
-            }
-            None => {
-                return context.add(
-                    FindingKind::BadRotation,
-                    index,
-                    "an entry that names the new key",
-                    "none",
-                );
-            }
+    fn rotate(&mut self, context: &mut Context<'_>, index: u64, rotation: Option<&Rotation>) {
+        let bad = |context: &mut Context<'_>, expected: String, found: String| {
+            context.add(FindingKind::BadRotation, index, expected, found);
         };
-        if self.introduced.iter().any(|(id, bytes)| *id == key.id || *bytes == key.bytes) {
-            return context.add(
-                FindingKind::BadRotation,
-                index,
-                "a key that is new in the log",
-                format!("key {} again", key.id),
-            );
+        let Some(rotation) = rotation else {
+            return bad(context, "an entry that names both keys".to_owned(), "one that does not".to_owned());
+        };
+        let key = match VerifyingKey::from_bytes(&rotation.key) {
+            Ok(key) => CurrentKey::new(key, &context.info.origin),
+            Err(error) => return bad(context, "a usable key".to_owned(), error.to_string()),
+        };
+        if self.introduced.contains(&key.id) {
+            return bad(context, "a key that is new in the log".to_owned(), format!("key {} again", key.id));
         }
-        self.introduced.push((key.id, key.bytes));
+        let ids = [(Some(key), &rotation.key_id), (self.key, &rotation.previous_key_id)];
+        for (key, said) in ids {
+            if let Some(key) = key.filter(|key| key.id.to_string() != *said) {
+                return bad(context, format!("key id {}", key.id), said.clone());
+            }
+        }
+        self.introduced.insert(key.id);
         context.info.keys.write().push((key.id, key.key));
         self.key = Some(key);
     }
 
     fn receipts_at(&mut self, context: &mut Context<'_>, index: u64, record: &CheckedRecord) {
-        while let Some(receipt) =
-            self.receipts.get(self.receipts_passed).filter(|receipt| receipt.index <= index)
+        let receipts = &context.info.receipts;
+        while let Some(receipt) = receipts.get(self.receipts_passed).filter(|receipt| receipt.index <= index)
         {
             self.receipts_passed += 1;
             if receipt.index < index {
@@ -468,7 +469,9 @@ impl Walk {
                             root.to_string(),
                         );
                     }
-                    self.checkpointed |= signed && said == root;
+                    if signed && said == root {
+                        self.checkpointed = self.checkpointed.max(at);
+                    }
                 }
             }
         }
@@ -569,8 +572,8 @@ impl Walk {
             let expected = format!("{} entries by {by}", mark.size);
             context.add(FindingKind::Truncated, size, expected, format!("{size} entries"));
         }
-        let beyond = self.receipts.len() - self.receipts_passed;
-        if let Some(receipt) = self.receipts.get(self.receipts_passed) {
+        let beyond = context.info.receipts.len() - self.receipts_passed;
+        if let Some(receipt) = context.info.receipts.get(self.receipts_passed) {
             let held = self.newest_key.map(|key| receipt.verify(&context.info.origin, &key));
             let expected = format!("entry {}, for which there is a receipt", receipt.index);
             match held {
@@ -599,6 +602,11 @@ impl Walk {
             );
         }
         self.judge_absent(context);
+    }
+
+    /// The key that the next entry must be signed by.
+    pub(super) fn current_key(&self) -> Option<[u8; 32]> {
+        self.key.map(|key| key.bytes)
     }
 
     /// Holds the layers that the snapshot names against those that have the log's entries.
@@ -644,6 +652,9 @@ fn genesis(context: &mut Context<'_>, created: &Created) {
     }
     if VerifyingKey::from_bytes(&created.key).is_err() {
         context.add(FindingKind::BadGenesis, 0, "a usable key", Hash(created.key).to_string());
+    }
+    if created.log_id != identity.log_id {
+        context.add(FindingKind::LogId, 0, identity.log_id.to_string(), created.log_id.to_string());
     }
     let log_id = chain::log_id(&created.origin, &created.nonce, &created.key, created.recovery.as_ref());
     if log_id != identity.log_id {

@@ -11,13 +11,14 @@ use super::finding::FindingKind;
 use super::index::{Contribution, Secret, TokenCache};
 use super::journal_tail::Tail;
 use crate::event::Body;
-use crate::event::catalog::Class;
+use crate::event::catalog::{Class, FIRST_OWN_CLASS_CODE, class_of};
 use crate::store::page;
 use crate::store::record::Record;
 use crate::store::state::LogIdentity;
 use crate::tlog::chain::{self, ENTRY_BYTES, FLAG_OWN, FLAGS_KNOWN};
 use crate::tlog::hash::Hash;
 use crate::tlog::key::{KeyId, Signature, VerifyingKey};
+use crate::tlog::receipt::Receipt;
 
 /// A log as every thread sees it.
 pub(super) struct LogInfo {
@@ -27,6 +28,16 @@ pub(super) struct LogInfo {
     pub(super) chained_below: u64,
     /// Keys that may have signed entries: the combiner adds rotations as it comes by them.
     pub(super) keys: RwLock<Vec<(KeyId, VerifyingKey)>>,
+    /// What was handed out of this log and brought along, in order of index.
+    pub(super) receipts: Vec<Receipt>,
+}
+
+impl LogInfo {
+    fn receipts_at(&self, index: u64) -> &[Receipt] {
+        let from = self.receipts.partition_point(|receipt| receipt.index < index);
+        let upto = self.receipts.partition_point(|receipt| receipt.index <= index);
+        &self.receipts[from..upto]
+    }
 }
 
 /// What all checks share.
@@ -169,7 +180,8 @@ impl<'a> Worker<'a> {
     }
 
     fn run(&mut self, run: &Run<'_>) -> Checked {
-        let keys = run.info.keys.read().clone();
+        // Held for one page: a rotation waits that long, and nothing else does.
+        let keys = run.info.keys.read();
         let mut checked = Checked::new(run.log, run.first_index, run.previous, run.records.len());
         let mut link = run.previous;
         for (place, (index, record)) in (run.first_index..).zip(run.records).enumerate() {
@@ -283,12 +295,16 @@ impl Checked {
         if worker.checker.signatures && !chained_only {
             checked.signed = self.signature(keys, record, &one.link);
         }
-        // Keys change by entries of class permanent, so those are read even where the rest is not.
-        let is_key_entry = record.flags & FLAG_OWN != 0 && record.class == Class::Permanent.code();
-        if !chained_only || is_key_entry {
+        // Keys, logs and API keys come and go by Varve's own entries, so those are read even where the rest is
+        // not, and so is what a receipt is at hand for. Whether a body is there is seen for nothing.
+        let is_read = !chained_only
+            || record.flags & FLAG_OWN != 0
+            || record.body.is_empty()
+            || !info.receipts_at(index).is_empty();
+        if is_read {
             self.body(worker, one, &mut checked);
-            if chained_only {
-                checked.body = BodyState::Unchecked;
+            if chained_only && checked.body != BodyState::Absent {
+                (checked.body, checked.sums) = (BodyState::Unchecked, Contribution::default());
             }
         }
         self.records.push(checked);
@@ -340,23 +356,38 @@ impl Checked {
                 examined.event_hash.to_string(),
             );
         }
-        // A tenant's own classes have codes from 256 on; their names are the tenant's.
-        let class_agrees = match Class::named(examined.class) {
+        // A tenant's own classes have codes from 256 on; their names are the tenant's. The class of an own event
+        // follows from its action.
+        let class = Class::named(examined.class);
+        let class_agrees = match class {
             Some(class) => class.code() == record.class,
-            None => record.class >= crate::event::catalog::FIRST_OWN_CLASS_CODE,
-        };
+            None => record.class >= FIRST_OWN_CLASS_CODE,
+        } && (!examined.is_own || class.is_some() && class == class_of(examined.action));
         if !class_agrees {
             self.fault(
                 FindingKind::ClassMismatch,
                 index,
-                format!("the class of code {}", record.class),
-                examined.class.to_owned(),
+                match class_of(examined.action).filter(|_| examined.is_own) {
+                    Some(class) => format!("class {}, as {} has", class.name(), examined.action),
+                    None => format!("the class of code {}", record.class),
+                },
+                format!("{} and code {}", examined.class, record.class),
             );
         }
         if examined.is_own != (record.flags & FLAG_OWN != 0) {
             let expected =
                 format!("flags of an event that is{} Varve's own", if examined.is_own { "" } else { " not" });
             self.fault(FindingKind::FlagsMismatch, index, expected, format!("{:#06x}", record.flags));
+        }
+        for receipt in one.info.receipts_at(index) {
+            if receipt.link == one.link && receipt.id != examined.id {
+                self.fault(
+                    FindingKind::ReceiptMismatch,
+                    index,
+                    "the id of the event",
+                    "a receipt with another id",
+                );
+            }
         }
         checked.body = BodyState::Present;
         if !examined.withheld.is_empty() {
@@ -370,7 +401,7 @@ impl Checked {
             );
         }
         checked.occurred_at = examined.occurred_at.map_or(record.recorded_at, |at| at.0);
-        if examined.is_own {
+        if examined.is_own && record.flags & FLAG_OWN != 0 {
             checked.fact = facts::read(&body, examined.action).map(Box::new);
         }
         checked.sums = worker.tokens.contribution(&worker.checker.secret, &one.info.identity, &body, index);

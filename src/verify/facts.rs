@@ -4,6 +4,7 @@
 use crate::event::catalog::{Value, action};
 use crate::event::{Body, Micros};
 use crate::store::state::ApiKey;
+use crate::tlog::hash::Hash;
 
 /// An entry of Varve's own that a rule of verification needs.
 #[derive(Clone, PartialEq, Debug)]
@@ -11,7 +12,9 @@ pub(super) enum Fact {
     /// Index 0: who the log is.
     Created(Option<Created>),
     /// From the next entry on this key signs.
-    Rotated(Option<[u8; 32]>),
+    Rotated(Option<Rotation>),
+    /// A log came to be.
+    TenantCreated(Option<Box<RecordedLog>>),
     /// An API key came to be.
     ApiKeyCreated(Box<RecordedKey>),
     /// An API key does not hold any more.
@@ -22,15 +25,36 @@ pub(super) enum Fact {
     Started,
     /// The server stopped in order.
     Stopped,
+    /// The wall clock was stepped.
+    ClockAnomaly,
 }
 
 /// What the first entry of a log says.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Created {
     pub(super) origin: String,
+    pub(super) log_id: Hash,
     pub(super) nonce: [u8; 32],
     pub(super) key: [u8; 32],
     pub(super) recovery: Option<[u8; 32]>,
+}
+
+/// What the entry that changes the key says.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Rotation {
+    /// Ids as eight hex digits: of the key that signed so far, and of the new one.
+    pub(super) previous_key_id: String,
+    pub(super) key_id: String,
+    pub(super) key: [u8; 32],
+}
+
+/// What an entry says of a log that it records.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct RecordedLog {
+    pub(super) tenant: String,
+    pub(super) origin: String,
+    pub(super) log_id: Hash,
+    pub(super) key: [u8; 32],
 }
 
 /// What an entry says of an API key. `None` where it does not say.
@@ -49,7 +73,8 @@ pub(super) fn read(body: &Body, name: &str) -> Option<Fact> {
     let facts = || body.facts().unwrap_or(Value::Null);
     Some(match name {
         action::LOG_CREATED => Fact::Created(created(&facts())),
-        action::KEY_ROTATED => Fact::Rotated(bytes(&facts(), "public_key")),
+        action::KEY_ROTATED => Fact::Rotated(rotation(&facts())),
+        action::TENANT_CREATED => Fact::TenantCreated(recorded_log(&facts()).map(Box::new)),
         action::API_KEY_CREATED => Fact::ApiKeyCreated(Box::new(recorded_key(&facts()))),
         action::API_KEY_REVOKED => Fact::ApiKeyRevoked(text(&facts(), "id").unwrap_or_default()),
         action::LOG_HEARTBEAT => {
@@ -60,6 +85,7 @@ pub(super) fn read(body: &Body, name: &str) -> Option<Fact> {
         }
         action::SERVICE_STARTED => Fact::Started,
         action::SERVICE_STOPPED => Fact::Stopped,
+        action::CLOCK_ANOMALY => Fact::ClockAnomaly,
         _ => return None,
     })
 }
@@ -76,9 +102,31 @@ pub(super) fn records(entry: &RecordedKey, key: &ApiKey) -> bool {
 fn created(facts: &Value) -> Option<Created> {
     Some(Created {
         origin: text(facts, "origin")?,
+        log_id: Hash(bytes(facts, "log_id")?),
         nonce: bytes(facts, "nonce")?,
         key: bytes(facts, "public_key")?,
-        recovery: bytes(facts, "recovery_key").filter(|key| *key != [0; 32]),
+        // One that is there is a key: 32 zero bytes stand in the log id where there is none.
+        recovery: match facts.get("recovery_key") {
+            None => None,
+            Some(key) => Some(key.as_bytes().filter(|key| *key != [0; 32])?),
+        },
+    })
+}
+
+fn rotation(facts: &Value) -> Option<Rotation> {
+    Some(Rotation {
+        previous_key_id: text(facts, "previous_key_id")?,
+        key_id: text(facts, "key_id")?,
+        key: bytes(facts, "public_key")?,
+    })
+}
+
+fn recorded_log(facts: &Value) -> Option<RecordedLog> {
+    Some(RecordedLog {
+        tenant: text(facts, "tenant")?,
+        origin: text(facts, "origin")?,
+        log_id: Hash(bytes(facts, "log_id")?),
+        key: bytes(facts, "public_key")?,
     })
 }
 

@@ -52,6 +52,7 @@ pub fn verify_proof(file: &Path, options: &ProofOptions) -> Result<Report, Verif
         logs: Vec::new(),
         findings: Vec::new(),
         finding_count: 0,
+        warning_count: 0,
         notes: Vec::new(),
     };
     if let Err(found) = prove(&bytes, &keys, &policy, &mut report) {
@@ -99,7 +100,8 @@ fn prove(
             of_log.iter().find(|key| proof.checkpoint.verify(&origin, key).is_ok()).or(of_log.first());
         let Some(signer) = signer else { return Err("no key".to_owned()) };
         let proven = proof.verify(&origin, signer, &of_log).map_err(|error| error.to_string())?;
-        claim = Claim::Checkpointed;
+        // The checkpoint is the proof's own: nobody outside is known to have held it.
+        claim = Claim::Signed;
         signatures = 1;
         if let EntrySignature::KeyNotGiven(id) = proven.entry_signature {
             signatures = 0;
@@ -125,6 +127,7 @@ fn prove(
         bodies_expired: 0,
         bodies_erased: 0,
         claim,
+        checkpointed_size: 0,
         entries_checked: 1,
         entries_chained: 0,
         signatures_checked: signatures,

@@ -48,8 +48,10 @@ kinds! {
     PageUnreadable = "page_unreadable";
     /// Two pages hold the same index.
     OverlappingPages = "overlapping_pages";
-    /// Records of a log that nothing made.
+    /// A log, or records of one, that nothing made.
     UnknownLog = "unknown_log";
+    /// A name outside its grammar.
+    BadName = "bad_name";
     /// A log that is known from elsewhere is not there.
     MissingLog = "missing_log";
     /// The first entry does not say who the log is.
@@ -112,6 +114,32 @@ kinds! {
     BadProof = "bad_proof";
 }
 
+/// What a finding says of the store.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Severity {
+    /// It is not intact.
+    Error,
+    /// Worth a question; it proves no change of what was recorded.
+    Warning,
+}
+
+impl Severity {
+    /// The stable word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        }
+    }
+}
+
+impl FindingKind {
+    /// A gap in the heartbeats alone is a warning: a suspended machine leaves one too.
+    pub fn severity(self) -> Severity {
+        if self == FindingKind::Silence { Severity::Warning } else { Severity::Error }
+    }
+}
+
 impl fmt::Display for FindingKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -172,16 +200,25 @@ impl Finding {
     }
 }
 
-/// Findings as they come: the first [`MAX_LISTED`] whole, all counted.
+/// Findings as they come: the first [`MAX_LISTED`] errors and as many warnings whole, all counted.
 #[derive(Default)]
 pub(super) struct Findings {
     listed: Vec<Finding>,
+    warnings: Vec<Finding>,
     by_tenant: BTreeMap<String, u64>,
     count: u64,
+    warning_count: u64,
 }
 
 impl Findings {
     pub(super) fn add(&mut self, finding: Finding) {
+        if finding.kind.severity() == Severity::Warning {
+            self.warning_count += 1;
+            if self.warnings.len() < MAX_LISTED {
+                self.warnings.push(finding);
+            }
+            return;
+        }
         self.count += 1;
         *self.by_tenant.entry(finding.tenant.clone()).or_default() += 1;
         if self.listed.len() < MAX_LISTED {
@@ -189,7 +226,7 @@ impl Findings {
         }
     }
 
-    /// Whether nothing was found.
+    /// Whether nothing was found. A warning is nothing, here and below.
     pub(super) fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -199,9 +236,17 @@ impl Findings {
         self.by_tenant.get(tenant).copied().unwrap_or(0) + self.by_tenant.get("").copied().unwrap_or(0)
     }
 
-    /// The list, sorted by tenant and index, and the count of all.
-    pub(super) fn finish(mut self) -> (Vec<Finding>, u64) {
-        self.listed.sort_by(|a, b| (&a.tenant, a.index, a.kind).cmp(&(&b.tenant, b.index, b.kind)));
-        (self.listed, self.count)
+    /// The list, errors first, then by tenant and index, and the counts of errors and of warnings.
+    pub(super) fn finish(mut self) -> (Vec<Finding>, u64, u64) {
+        self.listed.append(&mut self.warnings);
+        self.listed.sort_by(|a, b| {
+            (a.kind.severity(), &a.tenant, a.index, a.kind).cmp(&(
+                b.kind.severity(),
+                &b.tenant,
+                b.index,
+                b.kind,
+            ))
+        });
+        (self.listed, self.count, self.warning_count)
     }
 }

@@ -1,17 +1,21 @@
 //! What an auditor brings along: checkpoints, receipts, keys. Files are read whole, within limits, before
 //! anything is verified, so that a mistyped path costs no hour.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
+use super::finding::{Finding, FindingKind};
+use super::logs::Logs;
 use super::{Options, VerifyError};
 use crate::event::Micros;
+use crate::store::state::LogIdentity;
+use crate::tlog::chain::Entry;
 use crate::tlog::checkpoint::Checkpoint;
 use crate::tlog::hash::Hash;
 use crate::tlog::key::{KeyId, Signature, VerifyingKey};
@@ -38,9 +42,9 @@ pub(super) struct Given {
     /// Position in `checkpoints` of the one below which only chain and tree are recomputed.
     pub(super) since: Option<usize>,
     /// By tenant, in order of index.
-    pub(super) receipts: HashMap<String, Vec<Receipt>>,
+    pub(super) receipts: BTreeMap<String, Vec<Receipt>>,
     /// By origin.
-    pub(super) keys: HashMap<String, Vec<VerifyingKey>>,
+    pub(super) keys: BTreeMap<String, Vec<VerifyingKey>>,
 }
 
 impl Given {
@@ -64,6 +68,59 @@ impl Given {
         }
         Ok(given)
     }
+
+    /// The receipts of a log, in order of index.
+    pub(super) fn receipts_of(&self, identity: &LogIdentity) -> Vec<Receipt> {
+        let of_tenant = self.receipts.get(&identity.tenant).map_or(&[][..], Vec::as_slice);
+        of_tenant.iter().filter(|receipt| log_of(receipt) == Some(identity.log_id)).cloned().collect()
+    }
+
+    /// What concerns no log of the store, and as notes what concerns one that is not verified.
+    pub(super) fn unplaced(&self, logs: &Logs) -> (Vec<Finding>, Vec<String>) {
+        let (mut findings, mut notes) = (Vec::new(), Vec::new());
+        let verified: Vec<&str> = logs.infos.iter().map(|info| info.origin.as_str()).collect();
+        let mut place = |origin: &str, what: String| {
+            if verified.contains(&origin) {
+            } else if logs.all.iter().any(|log| log.origin == origin) {
+                notes.push(format!("{what} is of {origin}, which was not checked"));
+            } else {
+                findings.push(Finding::store(
+                    FindingKind::MissingLog,
+                    origin,
+                    format!("log {origin}"),
+                    format!("no such log, though {what} was given"),
+                ));
+            }
+        };
+        for given in &self.checkpoints {
+            place(&given.checkpoint.origin, format!("checkpoint {}", given.file));
+        }
+        for (origin, keys) in &self.keys {
+            keys.iter().for_each(|key| place(origin, format!("key {}", key.key_id(origin))));
+        }
+        for (tenant, receipts) in &self.receipts {
+            let ids: Vec<Hash> =
+                logs.all.iter().filter(|log| log.tenant == *tenant).map(|log| log.log_id).collect();
+            let is_stray = |receipt: &&Receipt| log_of(receipt).is_none_or(|id| !ids.contains(&id));
+            let count = receipts.iter().filter(is_stray).count();
+            if let Some(receipt) = receipts.iter().find(is_stray) {
+                let kind = if ids.is_empty() { FindingKind::MissingLog } else { FindingKind::BadReceipt };
+                let expected = log_of(receipt)
+                    .map_or_else(|| "a receipt with an entry".to_owned(), |id| format!("log {id}"));
+                let found = format!("no such log of the tenant; {count} receipts");
+                findings.push(Finding::log(kind, tenant, receipt.index, expected, found));
+            }
+            if count < receipts.len() && !logs.infos.iter().any(|info| info.identity.tenant == *tenant) {
+                let others = receipts.len() - count;
+                notes.push(format!("{others} receipts are of {tenant}, which was not checked"));
+            }
+        }
+        (findings, notes)
+    }
+}
+
+fn log_of(receipt: &Receipt) -> Option<Hash> {
+    Entry::decode(&receipt.entry).ok().map(|entry| entry.log_id)
 }
 
 /// Reads a file that holds one note.
@@ -86,7 +143,7 @@ fn checkpoint(path: &Path) -> Result<GivenCheckpoint, VerifyError> {
     Ok(GivenCheckpoint { note, checkpoint, file: path.display().to_string() })
 }
 
-fn receipts(path: &Path, into: &mut HashMap<String, Vec<Receipt>>) -> Result<(), VerifyError> {
+fn receipts(path: &Path, into: &mut BTreeMap<String, Vec<Receipt>>) -> Result<(), VerifyError> {
     let io = |source| VerifyError::Io { path: path.to_path_buf(), source };
     let mut reader = BufReader::new(File::open(path).map_err(io)?);
     let mut line = Vec::new();
@@ -134,18 +191,12 @@ fn receipt(value: &Value) -> Result<Receipt, &'static str> {
         link: Hash(bytes(text("link")?).ok_or("link")?),
         leaf_hash: Hash(bytes(text("leaf_hash")?).ok_or("leaf_hash")?),
         signature: Signature(bytes(text("signature")?).ok_or("signature")?),
-        key_id: key_id(text("key_id")?).ok_or("key_id")?,
+        key_id: KeyId::from_hex(text("key_id")?).ok_or("key_id")?,
     })
 }
 
-/// A key id is eight hex digits, or bytes like the rest.
-fn key_id(text: &str) -> Option<KeyId> {
-    KeyId::from_hex(text).or_else(|| bytes(text).map(KeyId))
-}
-
 fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let decoded = URL_SAFE_NO_PAD.decode(text).or_else(|_| STANDARD.decode(text)).ok()?;
-    decoded.try_into().ok()
+    URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
 }
 
 fn bad(path: &Path, what: &str) -> VerifyError {

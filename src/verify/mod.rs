@@ -2,7 +2,7 @@
 //!
 //! It trusts public keys alone and writes nothing into the directory. Reading order: what can be found
 //! (`finding`), what may be claimed (`claim`), what is brought along (`given`), what is read (`source`,
-//! `journal_tail`, `scratch`, `scan`), what is checked in parallel (`check`, `index`) and in order (`chain`),
+//! `journal_tail`, `logs`, `scratch`, `scan`), what is checked in parallel (`check`, `index`) and in order (`chain`),
 //! what is said in the end (`report`). `file` verifies single files with no store at hand.
 //!
 //! One thread scans, some check, one combines; a bounded queue between each two. Memory: the frames that the
@@ -17,6 +17,7 @@ mod finding;
 mod given;
 mod index;
 mod journal_tail;
+mod logs;
 mod report;
 mod scan;
 mod scratch;
@@ -25,18 +26,16 @@ mod system;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crossbeam_channel::{Receiver, bounded};
 
 pub use claim::Claim;
 pub use file::{ProofOptions, verify_proof};
-pub use finding::{Finding, FindingKind, MAX_LISTED};
+pub use finding::{Finding, FindingKind, MAX_LISTED, Severity};
 pub use report::{LogReport, Report};
 
 use chain::{Context, Walk};
-use check::LogInfo;
 use finding::Findings;
 use given::Given;
 use scan::{Done, Scanner, Step};
@@ -132,24 +131,6 @@ pub enum VerifyError {
     Thread,
 }
 
-/// The logs that are verified, and those that are not.
-struct Logs {
-    infos: Vec<LogInfo>,
-    positions: HashMap<u32, Option<usize>>,
-}
-
-impl Logs {
-    /// Whether every log of the store is verified.
-    fn are_all(&self) -> bool {
-        self.positions.values().all(Option::is_some)
-    }
-
-    /// Position of a log; `None` where it is not verified; its number again where nothing made it.
-    fn position(&self, number: u32) -> Result<Option<usize>, u32> {
-        self.positions.get(&number).copied().ok_or(number)
-    }
-}
-
 /// Verifies a stopped store. Not a byte of `dir` is written.
 ///
 /// # Errors
@@ -179,7 +160,7 @@ struct Verification<'a> {
     options: &'a Options,
     progress: &'a dyn Progress,
     walks: Vec<Walk>,
-    system: System,
+    system: System<'a>,
     findings: Findings,
     notes: Vec<String>,
     layer: Option<LayerId>,
@@ -253,15 +234,14 @@ impl<'a> Verification<'a> {
             touched: Vec::new(),
         };
         for (position, info) in source.logs.infos.iter().enumerate() {
-            let walk = Walk::new(
-                info,
-                source.marks(position, given),
-                source.receipts(position, given),
-                source.ids_below(position),
-            );
+            let walk = Walk::new(info, source.marks(position, given), source.ids_below(position));
             verification.walks.push(walk);
         }
-        source.unplaced(given).into_iter().for_each(|finding| verification.findings.add(finding));
+        if !source.stopped {
+            let (findings, mut notes) = given.unplaced(&source.logs);
+            findings.into_iter().for_each(|finding| verification.findings.add(finding));
+            verification.notes.append(&mut notes);
+        }
         verification
     }
 
@@ -372,7 +352,8 @@ impl<'a> Verification<'a> {
             });
             self.outside_keys(log);
         }
-        self.system.finish(self.source, &mut self.findings);
+        let complete = self.system.log.is_some_and(|log| self.walks[log].complete);
+        self.system.finish(self.source, complete, &mut self.findings);
         let buckets: Vec<index::IdBuckets> =
             self.walks.iter_mut().map(|walk| std::mem::take(&mut walk.ids)).collect();
         // Where entries are missing, their ids are too: that is no fault of the table.
@@ -384,26 +365,35 @@ impl<'a> Verification<'a> {
         Ok(())
     }
 
-    /// A key from outside must be one of the log's and must have signed.
+    /// A key from outside must be one of the log's and must have signed. Anyone with the log's key can write a
+    /// last entry that goes over to a foreign one: a key that has signed nothing is no fault, and says nothing.
     fn outside_keys(&mut self, log: usize) {
         let info = &self.source.logs.infos[log];
         let Some(keys) = self.given.keys.get(&info.origin).filter(|_| !self.options.no_signatures) else {
             return;
         };
         for key in keys {
-            if !self.walks[log]
-                .used_keys
-                .iter()
-                .any(|(_, bytes, signed)| *bytes == key.to_bytes() && *signed > 0)
-            {
-                let found = format!("no entry is signed by {}", key.key_id(&info.origin));
-                self.findings.add(Finding::log(
+            let (id, bytes) = (key.key_id(&info.origin), key.to_bytes());
+            let walk = &mut self.walks[log];
+            let signed =
+                walk.used_keys.iter().find(|(_, used, _)| *used == bytes).map(|(.., signed)| *signed);
+            match signed {
+                Some(1..) => walk.vouched = true,
+                Some(0) => self.notes.push(format!(
+                    "key {id} of {} signed entries below {} alone, which were not checked: it raises no claim",
+                    info.origin, info.chained_below
+                )),
+                None if walk.current_key() == Some(bytes) => self.notes.push(format!(
+                    "key {id} was introduced by the last entry of {} and has signed nothing: it raises no claim",
+                    info.origin
+                )),
+                None => self.findings.add(Finding::log(
                     FindingKind::KeyMismatch,
                     &info.identity.tenant,
                     0,
                     "entries signed by the key that was given",
-                    found,
-                ));
+                    format!("no entry is signed by {id}"),
+                )),
             }
         }
     }
@@ -413,14 +403,13 @@ impl<'a> Verification<'a> {
         let walk = &self.walks[log];
         if self.source.stopped || walk.next == 0 || self.findings.count_of(&info.identity.tenant) > 0 {
             Claim::None
-        } else if self.options.no_signatures {
+        } else if self.options.no_signatures || info.chained_below >= walk.next {
+            // Whatever was given: no signature was looked at.
             Claim::Chained
-        } else if walk.checkpointed {
+        } else if walk.checkpointed > 0 {
             Claim::Checkpointed
-        } else if self.given.keys.contains_key(&info.origin) {
+        } else if walk.vouched {
             Claim::Signed
-        } else if info.chained_below >= walk.next {
-            Claim::Chained
         } else {
             Claim::SelfSigned
         }
@@ -437,11 +426,11 @@ impl<'a> Verification<'a> {
         if let Some(tenant) = &self.options.tenant {
             notes.push(format!("only {tenant} was checked"));
         }
-        let (findings, finding_count) = self.findings.finish();
+        let (findings, finding_count, warning_count) = self.findings.finish();
         if finding_count > 0 {
             claim = Claim::None;
         }
-        Report { valid: finding_count == 0, claim, logs, findings, finding_count, notes }
+        Report { valid: finding_count == 0, claim, logs, findings, finding_count, warning_count, notes }
     }
 
     fn log_report(&self, log: usize) -> LogReport {
@@ -458,6 +447,7 @@ impl<'a> Verification<'a> {
             bodies_expired: 0,
             bodies_erased: 0,
             claim: self.claim(log),
+            checkpointed_size: if self.claim(log) == Claim::None { 0 } else { walk.checkpointed },
             entries_checked: walk.next - chained,
             entries_chained: chained,
             signatures_checked: walk.signatures_checked,

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::claim::Claim;
-use super::finding::Finding;
+use super::finding::{Finding, Severity};
+use crate::event::{is_printable, printable};
 use crate::tlog::hash::Hash;
 
 /// Most logs that the text lists one by one; JSON has all.
@@ -17,16 +18,18 @@ const MAX_TEXT_FINDINGS: usize = 100;
 /// The outcome of a verification that came to its end.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Nothing was found.
+    /// Nothing was found but, maybe, warnings.
     pub valid: bool,
     /// The weakest claim of all logs.
     pub claim: Claim,
     /// The logs that were checked, by tenant.
     pub logs: Vec<LogReport>,
-    /// The first findings, by tenant and index.
+    /// The first findings, by tenant and index, and behind them the first warnings.
     pub findings: Vec<Finding>,
-    /// Number of all findings.
+    /// Number of all findings that are no warnings.
     pub finding_count: u64,
+    /// Number of all warnings.
+    pub warning_count: u64,
     /// What is unusual and changes no answer, and what was not checked.
     pub notes: Vec<String>,
 }
@@ -54,6 +57,8 @@ pub struct LogReport {
     pub bodies_erased: u64,
     /// What may be claimed.
     pub claim: Claim,
+    /// Size of the largest checkpoint from outside that held: up to there the entries are those of then. 0: none.
+    pub checkpointed_size: u64,
     /// Entries checked in full: chain, tree, body, indexes.
     pub entries_checked: u64,
     /// Entries of which only chain and tree were recomputed (`since_checkpoint`).
@@ -63,46 +68,46 @@ pub struct LogReport {
 }
 
 impl Report {
-    /// For people.
+    /// For people. What comes from the store steers no terminal.
     pub fn to_text(&self) -> String {
         let mut out = String::new();
-        // Writing to a String does not fail.
+        let mut line = |text: String| {
+            out.push_str(&printable(&text));
+            out.push('\n');
+        };
         for log in self.logs.iter().take(MAX_TEXT_LOGS) {
-            let _ = writeln!(out, "{}: {} entries, {}", log.origin, log.size, log.checked());
-            let root = log.root.map_or_else(|| "unknown".to_owned(), |root| root.to_string());
-            let _ = writeln!(out, "  root {root}, keys {}", log.key_ids.join(" "));
-            let _ = writeln!(
-                out,
-                "  bodies: {} present, {} expired, {} with erased parts; claim: {}",
-                log.bodies_present, log.bodies_expired, log.bodies_erased, log.claim
-            );
+            log.lines(&mut line);
         }
         if self.logs.len() > MAX_TEXT_LOGS {
-            let _ = writeln!(out, "and {} logs more (--json lists all)", self.logs.len() - MAX_TEXT_LOGS);
+            line(format!("and {} logs more (--json lists all)", self.logs.len() - MAX_TEXT_LOGS));
         }
         for note in &self.notes {
-            let _ = writeln!(out, "note: {note}");
+            line(format!("note: {note}"));
         }
-        for finding in self.findings.iter().take(MAX_TEXT_FINDINGS) {
-            let place = match (&finding.file, finding.index) {
-                (Some(file), _) => file.clone(),
-                (None, Some(index)) => format!("{} at {index}", finding.tenant),
-                (None, None) => finding.tenant.clone(),
-            };
-            let _ = writeln!(
-                out,
-                "finding: {} {place}: expected {}; found {}",
-                finding.kind, finding.expected, finding.found
-            );
+        for (severity, word, count) in [
+            (Severity::Error, "finding", self.finding_count),
+            (Severity::Warning, "warning", self.warning_count),
+        ] {
+            let listed = self.findings.iter().filter(|finding| finding.kind.severity() == severity);
+            let mut shown = 0;
+            for finding in listed.take(MAX_TEXT_FINDINGS) {
+                shown += 1;
+                line(finding_line(word, finding));
+            }
+            if count > shown {
+                line(format!("and {} {word}s more", count - shown));
+            }
         }
-        let shown = self.findings.len().min(MAX_TEXT_FINDINGS) as u64;
-        if self.finding_count > shown {
-            let _ = writeln!(out, "and {} findings more", self.finding_count - shown);
-        }
+        let from = self
+            .logs
+            .iter()
+            .filter(|log| log.entries_chained > 0)
+            .map(|log| format!("; {} checked from {}", log.origin, log.entries_chained));
+        let from: String = from.take(MAX_TEXT_LOGS).collect();
         if self.valid {
-            let _ = writeln!(out, "intact; claim: {} ({})", self.claim, self.claim.meaning());
+            line(format!("intact; claim: {} ({}){from}", self.claim, self.claim.meaning()));
         } else {
-            let _ = writeln!(out, "NOT INTACT: {} findings", self.finding_count);
+            line(format!("NOT INTACT: {} findings", self.finding_count));
         }
         out
     }
@@ -111,27 +116,43 @@ impl Report {
     pub fn to_json(&self) -> String {
         let logs: Vec<Value> = self.logs.iter().map(LogReport::to_value).collect();
         let findings: Vec<Value> = self.findings.iter().map(finding_value).collect();
-        json!({
+        let text = json!({
             "valid": self.valid,
             "claim": self.claim.to_string(),
             "entries": self.logs.iter().map(|log| log.size).sum::<u64>(),
             "finding_count": self.finding_count,
+            "warning_count": self.warning_count,
             "findings": findings,
             "notes": self.notes,
             "logs": logs,
         })
-        .to_string()
+        .to_string();
+        escaped(&text)
     }
 }
 
 impl LogReport {
-    fn checked(&self) -> String {
-        let mut text =
+    fn lines(&self, line: &mut impl FnMut(String)) {
+        let mut checked =
             format!("{} checked in full, {} signatures", self.entries_checked, self.signatures_checked);
         if self.entries_chained > 0 {
-            let _ = write!(text, "; of the first {} only chain and tree", self.entries_chained);
+            let _ = write!(
+                checked,
+                "; checked from {}: of those before only chain, tree and whether bodies are there",
+                self.entries_chained
+            );
         }
-        text
+        line(format!("{}: {} entries, {checked}", self.origin, self.size));
+        let root = self.root.map_or_else(|| "unknown".to_owned(), |root| root.to_string());
+        line(format!("  root {root}, keys {}", self.key_ids.join(" ")));
+        let mut claim = self.claim.to_string();
+        if self.checkpointed_size > 0 {
+            let _ = write!(claim, ", checkpointed up to {} of {}", self.checkpointed_size, self.size);
+        }
+        line(format!(
+            "  bodies: {} present, {} expired, {} with erased parts; claim: {claim}",
+            self.bodies_present, self.bodies_expired, self.bodies_erased
+        ));
     }
 
     fn to_value(&self) -> Value {
@@ -148,6 +169,7 @@ impl LogReport {
                 "erased": self.bodies_erased,
             },
             "claim": self.claim.to_string(),
+            "checkpointed_size": self.checkpointed_size,
             "entries_checked": self.entries_checked,
             "entries_chained": self.entries_chained,
             "signatures_checked": self.signatures_checked,
@@ -155,9 +177,33 @@ impl LogReport {
     }
 }
 
+fn finding_line(word: &str, finding: &Finding) -> String {
+    let place = match (&finding.file, finding.index) {
+        (Some(file), _) => file.clone(),
+        (None, Some(index)) => format!("{} at {index}", finding.tenant),
+        (None, None) => finding.tenant.clone(),
+    };
+    format!("{word}: {} {place}: expected {}; found {}", finding.kind, finding.expected, finding.found)
+}
+
+/// The same JSON with what a terminal would not show as four hex digits: such characters stand inside strings
+/// alone, and none lies beyond U+FFFF.
+fn escaped(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for character in json.chars() {
+        if is_printable(character) {
+            out.push(character);
+        } else {
+            let _ = write!(out, "\\u{:04x}", u32::from(character));
+        }
+    }
+    out
+}
+
 fn finding_value(finding: &Finding) -> Value {
     json!({
         "kind": finding.kind.name(),
+        "severity": finding.kind.severity().name(),
         "tenant": finding.tenant,
         "index": finding.index,
         "file": finding.file,

@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::VerifyError;
 use super::check::{Checked, Checker, Worker};
 use super::finding::{Finding, FindingKind};
 use super::index::Block;
+use super::logs::Logs;
 use super::scratch::Scratch;
-use super::{Logs, VerifyError};
 use crate::process::watchdog::Watchdog;
 use crate::store::backend::Backend as _;
 use crate::store::layer_id::LayerId;

@@ -2,7 +2,7 @@
 //! the id table, the files of keys and of signed checkpoints. All of it is read and held against each other
 //! before the first record.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -16,8 +16,9 @@ use super::finding::{Finding, FindingKind, Findings};
 use super::given::Given;
 use super::index::{self, IdBuckets, Secret};
 use super::journal_tail::{Journal, Tail};
+use super::logs::{Known, Logs};
 use super::scratch::Scratch;
-use super::{Logs, Options, VerifyError};
+use super::{Options, VerifyError};
 use crate::process::lock::LOCK_FILE;
 use crate::store::idtable::{IdTable, IdTableError};
 use crate::store::keyfile::{KeyFile, KeyFileError, LogSigner};
@@ -25,10 +26,8 @@ use crate::store::layer_id::LayerId;
 use crate::store::manifest::{Manifest, ManifestError};
 use crate::store::read::origin_of;
 use crate::store::state::{ApiKey, Head, LogIdentity, State, StateError};
-use crate::tlog::chain::Entry;
 use crate::tlog::hash::Hash;
 use crate::tlog::key::VerifyingKey;
-use crate::tlog::receipt::Receipt;
 
 /// Name of the file of signed checkpoints, its slots, and what its checks begin with.
 const SIGNED_FILE: &str = "signed-checkpoints";
@@ -46,15 +45,13 @@ pub(super) struct Source {
     /// Size of each verified log by snapshot and journal.
     pub(super) known_sizes: Vec<u64>,
     pub(super) api_keys: Vec<ApiKey>,
-    /// Number of all logs, verified or not.
-    pub(super) log_count: usize,
     /// Nothing more can be told.
     pub(super) stopped: bool,
     pub(super) findings: Vec<Finding>,
     pub(super) notes: Vec<String>,
     heads: Vec<Option<Head>>,
     journal_keys: Vec<Option<[u8; 32]>>,
-    slots: HashMap<u32, (u64, Hash)>,
+    slots: BTreeMap<u32, (u64, Hash)>,
     ids: Option<Ids>,
     /// Held while the store is read.
     _lock: File,
@@ -128,7 +125,7 @@ impl Source {
         };
         let slots = signed_checkpoints(data, &mut findings)?;
         let mut source = Source {
-            logs: Logs { infos: Vec::new(), positions: HashMap::new() },
+            logs: Logs::default(),
             checker: Checker {
                 secret: Secret::new(random()?),
                 signatures: !options.no_signatures,
@@ -137,7 +134,6 @@ impl Source {
             manifest,
             known_sizes: Vec::new(),
             api_keys: Vec::new(),
-            log_count: 0,
             stopped,
             findings,
             notes: journal.notes.clone(),
@@ -183,8 +179,17 @@ impl Source {
                 }
             }
         }
-        self.log_count = all.len();
         self.checker.tail = journal.tail;
+        self.logs.all = all.iter().map(|(identity, _)| known(&state.instance, identity)).collect();
+        self.logs.check_names(&state.instance, options.tenant.is_none(), &mut self.findings);
+        for number in self.slots.keys().filter(|number| !places.contains_key(number)) {
+            self.findings.push(Finding::store(
+                FindingKind::MissingLog,
+                SIGNED_FILE,
+                format!("log number {number}, of which a checkpoint was signed"),
+                "no such log",
+            ));
+        }
         for (identity, head) in all {
             if options.tenant.as_ref().is_some_and(|tenant| *tenant != identity.tenant) {
                 self.logs.positions.insert(identity.number, None);
@@ -228,61 +233,6 @@ impl Source {
             }),
         );
         marks
-    }
-
-    /// The receipts of a log.
-    pub(super) fn receipts(&self, log: usize, given: &Given) -> Vec<Receipt> {
-        let identity = &self.logs.infos[log].identity;
-        let of_tenant = given.receipts.get(&identity.tenant).map_or(&[][..], Vec::as_slice);
-        of_tenant.iter().filter(|receipt| log_of(receipt) == Some(identity.log_id)).cloned().collect()
-    }
-
-    /// What was given and concerns no log of the store.
-    pub(super) fn unplaced(&self, given: &Given) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        let origins: Vec<&str> = self.logs.infos.iter().map(|info| info.origin.as_str()).collect();
-        if self.stopped {
-            return findings;
-        }
-        for given in &given.checkpoints {
-            let origin = &given.checkpoint.origin;
-            if !origins.contains(&origin.as_str()) {
-                let found =
-                    format!("none among the logs that were checked, though {} is its checkpoint", given.file);
-                findings.push(Finding::store(
-                    FindingKind::MissingLog,
-                    origin,
-                    format!("log {origin}"),
-                    found,
-                ));
-            }
-        }
-        for origin in given.keys.keys().filter(|origin| !origins.contains(&origin.as_str())) {
-            findings.push(Finding::store(
-                FindingKind::MissingLog,
-                origin,
-                format!("log {origin}"),
-                "none, though a key of it was given",
-            ));
-        }
-        for (tenant, receipts) in &given.receipts {
-            let ids: Vec<Hash> = self
-                .logs
-                .infos
-                .iter()
-                .filter(|info| info.identity.tenant == *tenant)
-                .map(|info| info.identity.log_id)
-                .collect();
-            let stray = receipts.iter().filter(|receipt| log_of(receipt).is_none_or(|id| !ids.contains(&id)));
-            if let Some(receipt) = stray.clone().next() {
-                let kind = if ids.is_empty() { FindingKind::MissingLog } else { FindingKind::BadReceipt };
-                let expected = log_of(receipt)
-                    .map_or_else(|| "a receipt with an entry".to_owned(), |id| format!("log {id}"));
-                let found = format!("no such log of the tenant; {} receipts", stray.count());
-                findings.push(Finding::log(kind, tenant, receipt.index, expected, found));
-            }
-        }
-        findings
     }
 
     /// Below this index the id table must have all ids of a log.
@@ -444,15 +394,15 @@ fn lock(data: &Path) -> Result<File, VerifyError> {
 fn signed_checkpoints(
     data: &Path,
     findings: &mut Vec<Finding>,
-) -> Result<HashMap<u32, (u64, Hash)>, VerifyError> {
+) -> Result<BTreeMap<u32, (u64, Hash)>, VerifyError> {
     let path = data.join(SIGNED_FILE);
     match fs::metadata(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         Err(source) => return Err(VerifyError::Io { path, source }),
         Ok(_) => {}
     }
     let bytes = super::given::read_file(&path, MAX_SIGNED_BYTES)?;
-    let mut slots = HashMap::new();
+    let mut slots = BTreeMap::new();
     let (whole, rest) = bytes.as_chunks::<SLOT_BYTES>();
     let mut damaged = |log: usize| {
         findings.push(Finding::store(
@@ -488,11 +438,18 @@ fn log_info(instance: &str, identity: LogIdentity, given: &Given) -> LogInfo {
     let chained_below =
         since.filter(|since| since.checkpoint.origin == origin).map_or(0, |since| since.checkpoint.size);
     let keys = VerifyingKey::from_bytes(&identity.genesis_key).map(|key| (key.key_id(&origin), key));
-    LogInfo { identity, origin, chained_below, keys: RwLock::new(keys.into_iter().collect()) }
+    let receipts = given.receipts_of(&identity);
+    LogInfo { identity, origin, chained_below, keys: RwLock::new(keys.into_iter().collect()), receipts }
 }
 
-fn log_of(receipt: &Receipt) -> Option<Hash> {
-    Entry::decode(&receipt.entry).ok().map(|entry| entry.log_id)
+fn known(instance: &str, identity: &LogIdentity) -> Known {
+    Known {
+        number: identity.number,
+        tenant: identity.tenant.clone(),
+        origin: origin_of(instance, identity),
+        log_id: identity.log_id,
+        genesis_key: identity.genesis_key,
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "places to look at that nobody can foresee")]

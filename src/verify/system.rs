@@ -1,5 +1,5 @@
-//! What only the log of the instance can say: which API keys were made and revoked, that the service ran, and
-//! that no log vanished (rule 9).
+//! What only the log of the instance can say: which logs and API keys were made, which keys were revoked, that
+//! the service ran, and that the map of logs never shrank (rules 9 and 10).
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,26 +7,33 @@ use super::check::Checked;
 use super::facts::{Fact, RecordedKey};
 use super::finding::{Finding, FindingKind, Findings};
 use super::journal_tail::is_recorded;
+use super::logs::Made;
 use super::source::Source;
 use crate::event::Tenant;
 
+/// Intervals without a heartbeat that are no gap yet: one may be refused, and the next is late by its own time.
+const INTERVALS_APART: u64 = 3;
+
 /// What was seen of the instance's log so far.
-pub(super) struct System {
+pub(super) struct System<'a> {
     /// Position of the log; `None` when it is not checked.
-    log: Option<usize>,
+    pub(super) log: Option<usize>,
+    made: Made<'a>,
     wanted: HashSet<u64>,
     recorded: HashMap<u64, RecordedKey>,
     revoked: HashSet<String>,
-    /// The newest sign of life: when, and whether it was an orderly stop.
+    /// The newest sign of life: when, and whether a gap behind it is explained: by an orderly stop, or by a
+    /// clock that was stepped.
     alive: Option<(u64, bool)>,
     interval: Option<u64>,
     logs: u64,
 }
 
-impl System {
-    pub(super) fn new(source: &Source) -> System {
+impl<'a> System<'a> {
+    pub(super) fn new(source: &'a Source) -> System<'a> {
         System {
             log: source.logs.infos.iter().position(|info| info.identity.tenant == Tenant::SYSTEM),
+            made: Made::new(&source.logs),
             wanted: source.api_keys.iter().map(|key| key.entry_index).collect(),
             recorded: HashMap::new(),
             revoked: HashSet::new(),
@@ -44,6 +51,7 @@ impl System {
         for (index, record) in (page.first_index..).zip(&page.records) {
             let at = record.recorded_at;
             match record.fact.as_deref() {
+                Some(Fact::TenantCreated(said)) => self.made.observe(index, said.as_deref(), findings),
                 Some(Fact::ApiKeyCreated(key)) if self.wanted.contains(&index) => {
                     self.recorded.insert(index, (**key).clone());
                 }
@@ -57,7 +65,7 @@ impl System {
                     self.alive = Some((at, false));
                 }
                 Some(Fact::Started) => (self.alive, self.interval) = (Some((at, false)), None),
-                Some(Fact::Stopped) => self.alive = Some((at, true)),
+                Some(Fact::Stopped | Fact::ClockAnomaly) => self.alive = Some((at, true)),
                 _ => {}
             }
         }
@@ -68,7 +76,7 @@ impl System {
             Finding::log(kind, Tenant::SYSTEM, index, expected, found)
         };
         if let (Some((before, false)), Some(interval)) = (self.alive, self.interval)
-            && at.saturating_sub(before) > interval.saturating_mul(2)
+            && at.saturating_sub(before) > interval.saturating_mul(INTERVALS_APART)
         {
             let found = format!("nothing from {before} to {at}, microseconds");
             findings.add(log(
@@ -88,13 +96,17 @@ impl System {
         self.logs = self.logs.max(logs);
     }
 
-    /// All records were seen.
-    pub(super) fn finish(&self, source: &Source, findings: &mut Findings) {
+    /// All records were seen. `complete`: no entry of the instance's log is missing.
+    pub(super) fn finish(&self, source: &Source, complete: bool, findings: &mut Findings) {
         if self.log.is_none() {
             return;
         }
-        if (source.log_count as u64) < self.logs {
-            let found = format!("{} logs", source.log_count);
+        if complete {
+            self.made.finish(findings);
+        }
+        let count = source.logs.all.len();
+        if (count as u64) < self.logs {
+            let found = format!("{count} logs");
             findings.add(Finding::store(
                 FindingKind::MissingLog,
                 "state",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::super::output::{Exit, Failure, Output};
+use super::super::output::{Exit, Failure, Output, printable};
 use crate::verify::{self, Options, Progress, ProofOptions, Report};
 
 #[derive(Args)]
@@ -100,7 +100,7 @@ fn could_not_tell(error: verify::VerifyError) -> Failure {
     let (message, hint) = text
         .split_once("\nhint: ")
         .unwrap_or((&text, "nothing was changed; run it again, or on another copy of the directory"));
-    Failure::new(message, hint)
+    Failure::new(printable(message), printable(hint))
 }
 
 /// A progress bar on a terminal; indicatif draws nothing elsewhere.

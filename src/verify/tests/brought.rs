@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
-use super::store::{self, INSTANCE, change_page, sample, sample_copy};
+use super::store::{self, INSTANCE, Writing, change_page, sample, sample_copy};
 use super::*;
 use crate::event::Micros;
 use crate::store::log::Sequenced;
@@ -28,7 +28,7 @@ fn nodes(size: usize) -> MemoryNodes {
     nodes
 }
 
-fn write_checkpoint(dir: &Path, size: usize, root: Option<Hash>, signer: &dyn Signer) -> PathBuf {
+pub(super) fn write_checkpoint(dir: &Path, size: usize, root: Option<Hash>, signer: &dyn Signer) -> PathBuf {
     let checkpoint = Checkpoint {
         origin: ORIGIN.to_owned(),
         size: size as u64,
@@ -39,11 +39,20 @@ fn write_checkpoint(dir: &Path, size: usize, root: Option<Hash>, signer: &dyn Si
     path
 }
 
-fn with_checkpoint(path: PathBuf) -> Options {
+/// A checkpoint of any log of any store, as its snapshot has it.
+pub(super) fn checkpoint_of(dir: &Path, data: &Path, tenant: &str, signer: &dyn Signer) -> PathBuf {
+    let (size, root) = store::root_of(data, tenant);
+    let checkpoint = Checkpoint { origin: format!("{INSTANCE}/{tenant}"), size, root };
+    let path = dir.join(format!("checkpoint-{tenant}"));
+    fs::write(&path, checkpoint.sign(signer, &checkpoint.origin).unwrap().as_str()).unwrap();
+    path
+}
+
+pub(super) fn with_checkpoint(path: PathBuf) -> Options {
     Options { checkpoints: vec![path], ..Options::default() }
 }
 
-fn acme(report: &Report) -> &LogReport {
+pub(super) fn acme(report: &Report) -> &LogReport {
     report.logs.iter().find(|log| log.tenant == "acme").unwrap()
 }
 
@@ -104,10 +113,10 @@ fn since_a_checkpoint_only_chain_and_tree_are_recomputed_below_it() {
     let log = acme(&report);
     assert_eq!((log.entries_chained, log.entries_checked, log.signatures_checked), (1_400, 200, 200));
     assert_eq!((log.claim, log.key_ids.len()), (Claim::Checkpointed, 2));
-    assert!(report.to_text().contains("of the first 1400 only chain and tree"));
-    // A body below is not looked at, an entry is.
+    assert!(report.to_text().contains("checked from 1400"), "{}", report.to_text());
+    // What a body below says is not looked at, an entry is.
     let copy = sample_copy();
-    change_page(copy.path(), "2026-10", 1, 300, |page, at| page.records[at].body.clear());
+    change_page(copy.path(), "2026-10", 1, 300, |page, at| page.records[at].body[40] ^= 1);
     assert_intact(&verify_with(copy.path(), options.clone()));
     change_page(copy.path(), "2026-10", 1, 300, |page, at| page.records[at].event = Hash([1; 32]));
     let kinds: Vec<_> =
@@ -147,7 +156,7 @@ fn receipt_json(tenant: &str, record: &Sequenced) -> serde_json::Value {
     json!({
         "tenant": tenant,
         "index": record.index,
-        "id": format!("event-{}", record.index),
+        "id": record.record.body().unwrap().unwrap().id().unwrap(),
         "recorded_at": Micros(record.record.recorded_at).to_string(),
         "entry": b64(&record.entry(sample().acme_log_id())),
         "link": b64(&record.link.0),
@@ -180,6 +189,16 @@ fn receipts_hold_the_log_to_its_word() {
     let report = verify_with(&sample().path, with_receipts(dir.path(), &[bad]));
     assert_found(&report, &[(FindingKind::BadReceipt, "acme", Some(11))]);
 
+    // A receipt does not sign its id; the body at hand says what it is.
+    let mut other = one.clone();
+    other["id"] = json!("event-12");
+    let report = verify_with(&sample().path, with_receipts(dir.path(), &[other.clone()]));
+    assert_found(&report, &[(FindingKind::ReceiptMismatch, "acme", Some(11))]);
+    assert!(!report.to_json().contains("event-1"), "{}", report.to_json());
+    let since = write_checkpoint(dir.path(), 1_400, None, &*sample().signers["acme"]);
+    let below = Options { since_checkpoint: Some(since), ..with_receipts(dir.path(), &[other]) };
+    assert_found(&verify_with(&sample().path, below), &[(FindingKind::ReceiptMismatch, "acme", Some(11))]);
+
     // The log's own key signed another entry for that place: it was rewritten.
     let mut entry = Entry::decode(&acme[10].entry(sample().acme_log_id())).unwrap();
     entry.event = Hash([4; 32]);
@@ -208,6 +227,97 @@ fn receipts_hold_the_log_to_its_word() {
 }
 
 #[test]
+fn bytes_of_a_receipt_have_one_spelling() {
+    use base64::engine::general_purpose::STANDARD;
+    let dir = tempfile::tempdir().unwrap();
+    let record = &sample().acme[10];
+    let sound = receipt_json("acme", record);
+    assert_intact(&verify_with(&sample().path, with_receipts(dir.path(), std::slice::from_ref(&sound))));
+    let link = record.link.0;
+    let key_id = record.record.key_id;
+    for (name, text) in [
+        ("link", STANDARD.encode(link)),
+        ("link", format!("{}=", URL_SAFE_NO_PAD.encode(link))),
+        ("key_id", URL_SAFE_NO_PAD.encode(key_id.0)),
+        ("key_id", key_id.to_string().to_uppercase() + "g"),
+    ] {
+        let mut other = sound.clone();
+        other[name] = json!(text);
+        let refused = verify_dir(&sample().path, &with_receipts(dir.path(), &[other]), &Quiet);
+        assert!(matches!(refused, Err(VerifyError::Option(_))), "{name} {text}");
+    }
+}
+
+#[test]
+fn a_checkpoint_says_how_far_it_reaches() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |size, root, signer: &dyn Signer| {
+        verify_with(&sample().path, with_checkpoint(write_checkpoint(dir.path(), size, root, signer)))
+    };
+    let reach = |report: &Report| {
+        let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+        json["logs"][1]["checkpointed_size"].clone()
+    };
+    let report = with(1_400, None, &*sample().signers["acme"]);
+    assert_eq!((acme(&report).claim, reach(&report)), (Claim::Checkpointed, json!(1_400)));
+    assert!(report.to_text().contains("checkpointed up to 1400 of 1600"), "{}", report.to_text());
+    // The empty tree is everybody's.
+    let empty = crate::tlog::merkle::Frontier::default().root();
+    let report = with(0, Some(empty), &*sample().first_signer("acme"));
+    assert_intact(&report);
+    assert_eq!((acme(&report).claim, reach(&report)), (Claim::SelfSigned, json!(0)));
+}
+
+#[test]
+fn a_key_that_has_signed_nothing_yet_proves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writing = Writing::create(dir.path());
+    writing.tenant("acme");
+    writing.events("acme", 3);
+    let old = store::verifying_key(&writing.signers["acme"]).vkey(ORIGIN);
+    writing.rotate("acme");
+    let new = store::verifying_key(&writing.signers["acme"]).vkey(ORIGIN);
+    writing.stop();
+    let with = |keys: &[&String]| {
+        let keys = keys.iter().map(|key| (*key).clone()).collect();
+        verify_with(dir.path(), Options { keys, ..Options::default() })
+    };
+    for (keys, claim) in
+        [(&[&new][..], Claim::SelfSigned), (&[&old], Claim::Signed), (&[&new, &old], Claim::Signed)]
+    {
+        let report = with(keys);
+        assert_intact(&report);
+        assert_eq!(acme(&report).claim, claim);
+        assert_eq!(report.notes.iter().any(|note| note.contains("signed nothing")), keys[0] == &new);
+    }
+}
+
+#[test]
+fn what_was_brought_for_logs_that_are_not_asked_for_is_a_note() {
+    let dir = tempfile::tempdir().unwrap();
+    let of_acme = Options {
+        checkpoints: vec![write_checkpoint(dir.path(), 1_400, None, &*sample().signers["acme"])],
+        keys: vec![store::verifying_key(&sample().signers["acme"]).vkey(ORIGIN)],
+        ..with_receipts(dir.path(), &[receipt_json("acme", &sample().acme[10])])
+    };
+    let report = verify_with(&sample().path, Options { tenant: Some("beta".to_owned()), ..of_acme });
+    assert_intact(&report);
+    for what in ["checkpoint", "key", "receipt"] {
+        assert!(report.notes.iter().any(|note| note.contains(what) && note.contains("acme")), "{what}");
+    }
+    let stranger = SeedSigner::from_seed(&[5; 32]).verifying_key();
+    let gone = Options {
+        tenant: Some("beta".to_owned()),
+        keys: vec![stranger.vkey("test.example/gone")],
+        ..with_receipts(dir.path(), &[receipt_json("gone", &sample().acme[10])])
+    };
+    assert_found(
+        &verify_with(&sample().path, gone),
+        &[(FindingKind::MissingLog, "", None), (FindingKind::MissingLog, "gone", Some(11))],
+    );
+}
+
+#[test]
 fn the_last_signed_checkpoint_is_held_against_the_log() {
     let slot = |log: u32, size: u64, root: Hash| {
         let mut slot = [0u8; 64];
@@ -229,6 +339,11 @@ fn the_last_signed_checkpoint_is_held_against_the_log() {
     let mut flipped = slot(1, 1_500, nodes(1_500).frontier().root());
     flipped[20] ^= 1;
     assert_found(&with(flipped), &[(FindingKind::FileDamaged, "", None)]);
+    // Log 3 was never made, or is gone.
+    let dir = sample_copy();
+    let slots = [&[0; 64], &[0; 64], &[0; 64], &slot(3, 5, Hash([1; 32]))[..]].concat();
+    fs::write(dir.path().join("signed-checkpoints"), slots).unwrap();
+    assert_found(&verify(dir.path()), &[(FindingKind::MissingLog, "", None)]);
 }
 
 #[test]
@@ -262,10 +377,7 @@ fn a_proof_file_says_what_was_checked() {
     assert_eq!((report.valid, report.claim), (true, Claim::Chained));
     assert!(report.notes[0].contains("not who signed"), "{}", report.to_text());
     let report = run(&keys, None);
-    assert_eq!(
-        (report.valid, report.claim, report.logs[0].signatures_checked),
-        (true, Claim::Checkpointed, 1)
-    );
+    assert_eq!((report.valid, report.claim, report.logs[0].signatures_checked), (true, Claim::Signed, 1));
     let report = run(&keys[..1], None);
     assert_eq!((report.valid, report.logs[0].signatures_checked), (true, 0));
     let other = SeedSigner::from_seed(&[7; 32]).verifying_key();
@@ -285,7 +397,7 @@ fn a_proof_file_says_what_was_checked() {
     let report = run(&[], Some(&policy("g")));
     assert_eq!((report.valid, report.claim), (true, Claim::Witnessed { k: 1, n: 2 }), "{}", report.to_text());
     assert!(bad(run(&[], Some(&policy("h")))));
-    assert_eq!(run(&[], Some(&policy("none"))).claim, Claim::Checkpointed);
+    assert_eq!(run(&[], Some(&policy("none"))).claim, Claim::Signed);
     let mut text = proof.to_text();
     text = text.replace("index 11", "index 12");
     fs::write(&path, text).unwrap();

@@ -3,7 +3,9 @@
 
 mod bits;
 mod brought;
+mod logs;
 mod records;
+mod resumed;
 mod store;
 mod whole;
 

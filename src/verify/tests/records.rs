@@ -162,11 +162,15 @@ fn a_signature_does_not_make_a_wrong_entry_right() {
     let mut item = store::item(&log, &json.replace("\"a\"", "\"c\""));
     item.event = Hash([3; 32]);
     writing.submit(vec![item], Vec::new());
+    let origin = format!("{}/acme", store::INSTANCE);
+    let current = store::verifying_key(&writing.signers["acme"]).key_id(&origin).to_string();
     let rotated = |key: Option<[u8; 32]>| {
-        let event = Builder::new(action::KEY_ROTATED, Outcome::Success);
+        let event = Builder::new(action::KEY_ROTATED, Outcome::Success)
+            .fact("previous_key_id", current.as_str())
+            .fact("key_id", current.as_str());
         match key {
             Some(key) => event.fact("public_key", Value::bytes(&key)),
-            None => event.fact("nothing", 1u64),
+            None => event,
         }
     };
     writing.own("acme", rotated(None), Vec::new());
@@ -205,4 +209,58 @@ fn the_first_entry_says_who_the_log_is() {
         &found(|genesis| genesis.origin_said = Some("test.example/beta")),
         &[(FindingKind::BadGenesis, "acme", Some(0)), (FindingKind::LogId, "acme", Some(0))],
     );
+}
+
+#[test]
+fn the_first_entry_says_it_in_one_way() {
+    let found = |change: fn(&mut store::Genesis)| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writing = Writing::create(dir.path());
+        writing.tenant_with("acme", change);
+        writing.stop();
+        verify(dir.path())
+    };
+    assert_found(
+        &found(|genesis| genesis.log_id_said = Some([8; 32])),
+        &[(FindingKind::LogId, "acme", Some(0))],
+    );
+    for recovery in ["AAAA", "", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writing = Writing::create(dir.path());
+        writing.tenant_with(
+            "acme",
+            match recovery.len() {
+                0 => |genesis| genesis.recovery_said = Some(true.into()),
+                4 => |genesis| genesis.recovery_said = Some("AAAA".into()),
+                _ => |genesis| genesis.recovery_said = Some(Value::bytes(&[0; 32])),
+            },
+        );
+        writing.stop();
+        assert_found(&verify(dir.path()), &[(FindingKind::BadGenesis, "acme", Some(0))]);
+    }
+}
+
+#[test]
+fn a_rotation_names_both_keys_by_their_ids() {
+    for name in ["key_id", "previous_key_id"] {
+        for text in [None, Some("00000000"), Some("no id")] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut writing = Writing::create(dir.path());
+            writing.tenant("acme");
+            writing.rotate_by("acme", |facts| {
+                facts.iter().fold(
+                    Builder::new(action::KEY_ROTATED, Outcome::Success),
+                    |event, (fact, value)| match text {
+                        Some(text) if *fact == name => event.fact(fact, text),
+                        None if *fact == name => event,
+                        _ => event.fact(fact, value.as_str()),
+                    },
+                )
+            });
+            writing.stop();
+            let report = verify(dir.path());
+            let first = report.findings.first().map(|found| (found.kind, found.index));
+            assert_eq!(first, Some((FindingKind::BadRotation, Some(1))), "{name} {text:?}");
+        }
+    }
 }

@@ -63,15 +63,21 @@ pub(super) struct Writing {
     _lock: crate::process::lock::DirLock,
 }
 
-/// What the first entry of a log says.
+/// What the first entry of a log says, and the entry in `_system` that it has beside it.
 pub(super) struct Genesis {
     pub(super) facts: bool,
     pub(super) origin_said: Option<&'static str>,
+    pub(super) log_id_said: Option<[u8; 32]>,
     pub(super) nonce_said: [u8; 32],
     pub(super) key_said: Option<[u8; 32]>,
+    pub(super) recovery_said: Option<Value>,
+    /// The entry in `_system` is written, and says this id and key.
+    pub(super) recorded: bool,
+    pub(super) recorded_id: Option<[u8; 32]>,
+    pub(super) recorded_key: Option<[u8; 32]>,
 }
 
-fn options() -> journal::Options {
+pub(super) fn options() -> journal::Options {
     journal::Options { segment_bytes: 512 << 10, max_frame_bytes: 256 << 10, background: false }
 }
 
@@ -95,10 +101,15 @@ fn init(dir: &Path) {
 impl Writing {
     /// A store with its instance log.
     pub(super) fn create(dir: &Path) -> Writing {
-        init(dir);
-        let mut writing = Writing::open(dir, TestClock(Arc::new(AtomicU64::new(START_MICROS))));
+        let mut writing = Writing::create_empty(dir);
         writing.tenant("_system");
         writing
+    }
+
+    /// A store without a log.
+    pub(super) fn create_empty(dir: &Path) -> Writing {
+        init(dir);
+        Writing::open(dir, TestClock(Arc::new(AtomicU64::new(START_MICROS))))
     }
 
     pub(super) fn open(dir: &Path, clock: TestClock) -> Writing {
@@ -152,7 +163,17 @@ impl Writing {
         let origin = format!("{INSTANCE}/{tenant}");
         let signer = self.add_key(&origin);
         let nonce = [7; 32];
-        let mut said = Genesis { facts: true, origin_said: None, nonce_said: nonce, key_said: None };
+        let mut said = Genesis {
+            facts: true,
+            origin_said: None,
+            log_id_said: None,
+            nonce_said: nonce,
+            key_said: None,
+            recovery_said: None,
+            recorded: tenant != "_system",
+            recorded_id: None,
+            recorded_key: None,
+        };
         change(&mut said);
         let identity = LogIdentity {
             number: u32::try_from(self.store.log_count()).unwrap(),
@@ -167,13 +188,22 @@ impl Writing {
         if said.facts {
             genesis = genesis
                 .fact("origin", said.origin_said.unwrap_or(&origin))
+                .fact("log_id", Value::bytes(&said.log_id_said.unwrap_or(identity.log_id.0)))
                 .fact("nonce", Value::bytes(&said.nonce_said))
                 .fact("public_key", Value::bytes(&said.key_said.unwrap_or(signer.public())));
         }
-        let item = own(&log, genesis);
+        if let Some(recovery) = said.recovery_said {
+            genesis = genesis.fact("recovery_key", recovery);
+        }
+        let mut items = vec![own(&log, genesis)];
+        if said.recorded {
+            let id = said.recorded_id.unwrap_or(identity.log_id.0);
+            let key = said.recorded_key.unwrap_or(signer.public());
+            items.push(own(&self.log("_system"), created(tenant, &id, &key)));
+        }
         self.signers.insert(tenant.to_owned(), signer.clone());
         self.first_signers.insert(tenant.to_owned(), signer.clone());
-        let first = self.submit(vec![item], vec![Control::CreateLog { identity, signer }]).remove(0);
+        let first = self.submit(items, vec![Control::CreateLog { identity, signer }]).remove(0);
         self.genesis.insert(tenant.to_owned(), first.leaf_hash);
     }
 
@@ -222,13 +252,49 @@ impl Writing {
 
     /// Changes a log's key.
     pub(super) fn rotate(&mut self, tenant: &str) -> Arc<Sequenced> {
+        self.rotate_by(tenant, |facts| {
+            facts.iter().fold(Builder::new(action::KEY_ROTATED, Outcome::Success), |event, (name, value)| {
+                event.fact(name, value.as_str())
+            })
+        })
+    }
+
+    /// The same by an event that may say something else. It is given the facts of a sound one.
+    pub(super) fn rotate_by(
+        &mut self,
+        tenant: &str,
+        event: impl FnOnce(&[(&str, String)]) -> Builder,
+    ) -> Arc<Sequenced> {
+        let (control, facts) = self.rotation(tenant);
+        self.own(tenant, event(&facts), vec![control])
+    }
+
+    /// The same by an event as JSON text.
+    pub(super) fn rotate_by_text(
+        &mut self,
+        tenant: &str,
+        event: impl FnOnce(&[(&str, String)]) -> String,
+    ) -> Arc<Sequenced> {
+        let (control, facts) = self.rotation(tenant);
+        let mut event = Event::parse_own(event(&facts).as_bytes()).unwrap();
+        let class = Class::named(event.class().unwrap()).unwrap();
+        fill_in(&mut event, class);
+        let item = prepare(&self.log(tenant), &event, class.code());
+        self.submit(vec![item], vec![control]).remove(0)
+    }
+
+    fn rotation(&mut self, tenant: &str) -> (Control, [(&'static str, String); 3]) {
         let log = self.log(tenant);
-        let signer = self.add_key(&self.store.origin(&log.identity));
-        let event = Builder::new(action::KEY_ROTATED, Outcome::Success)
-            .fact("public_key", Value::bytes(&signer.public()));
-        let control = Control::RotateKey { log: log.identity.number, signer: signer.clone() };
-        self.signers.insert(tenant.to_owned(), signer);
-        self.own(tenant, event, vec![control])
+        let origin = self.store.origin(&log.identity);
+        let signer = self.add_key(&origin);
+        let old = VerifyingKey::from_bytes(&log.head().key).unwrap();
+        let facts = [
+            ("previous_key_id", old.key_id(&origin).to_string()),
+            ("key_id", signer.verifying_key().key_id(&origin).to_string()),
+            ("public_key", Value::bytes(&signer.public()).as_text().unwrap().to_owned()),
+        ];
+        self.signers.insert(tenant.to_owned(), signer.clone());
+        (Control::RotateKey { log: log.identity.number, signer }, facts)
     }
 
     /// Appends a heartbeat of the instance.
@@ -258,6 +324,15 @@ impl Writing {
         self.pipeline.stop().unwrap();
         self.clock
     }
+}
+
+/// The entry in `_system` that a log has beside its first.
+pub(super) fn created(tenant: &str, id: &[u8; 32], key: &[u8; 32]) -> Builder {
+    Builder::new(action::TENANT_CREATED, Outcome::Success)
+        .fact("tenant", tenant)
+        .fact("origin", format!("{INSTANCE}/{tenant}"))
+        .fact("log_id", Value::bytes(id))
+        .fact("public_key", Value::bytes(key))
 }
 
 fn own(log: &Log, event: Builder) -> Prepared {

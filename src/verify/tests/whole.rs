@@ -28,7 +28,7 @@ fn a_sound_store_is_intact_and_untouched() {
     assert_eq!(report.claim, Claim::SelfSigned);
     let sizes: Vec<_> =
         report.logs.iter().map(|log| (log.tenant.as_str(), log.size, log.signatures_checked)).collect();
-    assert_eq!(sizes, [("_system", 4, 4), ("acme", 1600, 1600), ("beta", 46, 46)]);
+    assert_eq!(sizes, [("_system", 6, 6), ("acme", 1600, 1600), ("beta", 46, 46)]);
     assert_eq!(report.logs[1].key_ids.len(), 2);
     assert_eq!(report.logs[1].bodies_present, 1600);
     assert_eq!(report.logs[1].root, Some(store::root_of(dir.path(), "acme").1));
@@ -271,7 +271,7 @@ fn a_key_that_no_entry_records_is_found() {
         key.id = "ffffffffffffffff".to_owned();
         state.api_keys.insert(key.id.clone(), key);
     });
-    assert_found(&verify(dir.path()), &[(FindingKind::UnrecordedKey, "_system", Some(1))]);
+    assert_found(&verify(dir.path()), &[(FindingKind::UnrecordedKey, "_system", Some(3))]);
 
     let changes: [fn(&mut crate::store::state::ApiKey); 6] = [
         |key| key.scopes = 511,
@@ -284,29 +284,55 @@ fn a_key_that_no_entry_records_is_found() {
     for change in changes {
         let dir = sample_copy();
         change_state(dir.path(), |state| change(state.api_keys.values_mut().next().unwrap()));
-        assert_found(&verify(dir.path()), &[(FindingKind::UnrecordedKey, "_system", Some(1))]);
+        assert_found(&verify(dir.path()), &[(FindingKind::UnrecordedKey, "_system", Some(3))]);
     }
 }
 
 #[test]
-fn silence_and_a_map_that_shrinks_are_found() {
+fn a_map_that_shrinks_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let writing = Writing::create(dir.path());
-    writing.heartbeat(1);
-    writing.wait(119);
-    writing.heartbeat(1);
-    writing.wait(121);
     writing.heartbeat(4);
     writing.heartbeat(3);
     writing.stop();
     assert_found(
         &verify(dir.path()),
-        &[
-            (FindingKind::MissingLog, "", None),
-            (FindingKind::Silence, "_system", Some(3)),
-            (FindingKind::MapShrunk, "_system", Some(4)),
-        ],
+        &[(FindingKind::MissingLog, "", None), (FindingKind::MapShrunk, "_system", Some(2))],
     );
+}
+
+#[test]
+fn silence_is_a_warning_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let writing = Writing::create(dir.path());
+    writing.heartbeat(1);
+    writing.wait(179);
+    writing.heartbeat(1);
+    writing.wait(181);
+    writing.heartbeat(1);
+    // The clock was stepped, and the log says so.
+    writing.wait(181);
+    writing.own("_system", Builder::new(action::CLOCK_ANOMALY, Outcome::Failure), Vec::new());
+    writing.wait(181);
+    writing.heartbeat(1);
+    // A kill leaves no `.stopped`; the start says that there was one.
+    writing.wait(900);
+    writing.own("_system", Builder::new(action::SERVICE_STARTED, Outcome::Success), Vec::new());
+    writing.heartbeat(1);
+    writing.stop();
+    let report = verify(dir.path());
+    assert_intact(&report);
+    assert_eq!(report.claim, Claim::SelfSigned);
+    let found: Vec<_> = report.findings.iter().map(|found| (found.kind, found.index)).collect();
+    assert_eq!(found, [(FindingKind::Silence, Some(3))], "{}", report.to_text());
+    let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+    assert_eq!((&json["findings"][0]["severity"], &json["finding_count"]), (&"warning".into(), &0.into()));
+    assert!(report.to_text().contains("warning: silence"), "{}", report.to_text());
+    // Among findings it stays what it is.
+    let dir = sample_copy();
+    store::change_page(dir.path(), "2026-10", 1, 300, |page, at| page.records[at].body.clear());
+    let json: serde_json::Value = serde_json::from_str(&verify(dir.path()).to_json()).unwrap();
+    assert_eq!(json["findings"][0]["severity"], "error");
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn fill(
                 items,
                 controls: std::mem::take(&mut controls),
                 atomic: true,
-                epoch: store.recent.epoch(),
+                epoch: Some(store.recent.epoch()),
             };
             pipeline.queue.admit(submission).expect("room").wait().expect("an answer");
             clock.0.fetch_add(3_000_000_000, Ordering::Relaxed);

@@ -134,7 +134,7 @@ fn write(dir: &Path, entries: usize, tenants: usize) {
     );
     let pipeline = pipeline.expect("the write path");
     let submit = |items: Vec<Prepared>, controls| {
-        let submission = Submission { items, controls, atomic: true, epoch: store.recent.epoch() };
+        let submission = Submission { items, controls, atomic: true, epoch: Some(store.recent.epoch()) };
         pipeline.queue.admit(submission).expect("room in the queue")
     };
     for number in 0..tenants {

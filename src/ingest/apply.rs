@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::clock::Stamps;
+use crate::process::watchdog::{SYNC_LIMIT, Watchdog};
 use crate::store::apply::{AppliedRun, Applier};
 use crate::store::layer_id::LayerId;
 use crate::store::poison::Poison;
@@ -47,6 +48,9 @@ impl Pace {
     }
 }
 
+/// How long a checkpoint may take: it syncs a layer, a run of the id table, a manifest and a snapshot.
+const CHECKPOINT_LIMIT: Duration = Duration::from_secs(4 * SYNC_LIMIT.as_secs());
+
 /// One frame's worth of published records.
 pub(super) struct Applied {
     pub(super) frame: u64,
@@ -73,6 +77,7 @@ pub(super) struct ApplierThread {
     pub(super) named: (u64, Hash),
     pub(super) pace: Pace,
     pub(super) poison: Poison,
+    pub(super) watchdog: Watchdog,
 }
 
 impl ApplierThread {
@@ -116,6 +121,7 @@ impl ApplierThread {
 
     fn checkpoint(&mut self, clean: bool) -> Result<(), String> {
         let frame = self.frame;
+        let _armed = self.watchdog.arm(CHECKPOINT_LIMIT, "a checkpoint of the journal");
         self.applier.flush(frame, self.pace.warm_bytes).map_err(|error| error.to_string())?;
         let store = self.store.clone();
         store.recent.forget(frame, |location| {

@@ -142,6 +142,7 @@ impl Committer {
     /// superfluous. A crash between the steps leaves more than needed, never less.
     fn move_head(&mut self, head_move: &HeadMove) -> Result<(), String> {
         let HeadMove { frame, digest, clean } = head_move;
+        let _armed = self.watchdog.arm(SYNC_LIMIT, "the move of HEAD");
         self.journal.set_head(*frame, *digest, *clean).map_err(|error| error.to_string())?;
         State::remove_older(&self.store.data.join("state"), *frame).map_err(|error| error.to_string())?;
         self.journal.release(*frame).map_err(|error| error.to_string())?;

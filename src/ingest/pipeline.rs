@@ -78,6 +78,7 @@ impl Pipeline {
             poison: poison.clone(),
             closing: queue.closing(),
         };
+        let watchdog = Watchdog::aborting();
         let named = (journal.head().applied, journal.head().map_root);
         let committer = Committer {
             store: store.clone(),
@@ -86,7 +87,7 @@ impl Pipeline {
             head_moves,
             applier: applied_to,
             poison: poison.clone(),
-            watchdog: Watchdog::aborting(),
+            watchdog: watchdog.clone(),
             buffer: Vec::new(),
         };
         let applier = ApplierThread {
@@ -99,6 +100,7 @@ impl Pipeline {
             named,
             pace,
             poison: poison.clone(),
+            watchdog,
         };
         let threads = vec![
             spawn("varve-sequencer", &poison, move || sequencer.run())?,

@@ -27,8 +27,8 @@ pub struct Submission {
     pub controls: Vec<Control>,
     /// All or nothing.
     pub atomic: bool,
-    /// `Recent::epoch` before the caller looked into the id table.
-    pub epoch: u64,
+    /// `Recent::epoch` before the caller looked into the id table; `None` when all ids are freshly drawn.
+    pub epoch: Option<u64>,
 }
 
 /// A change besides records. It becomes true with the frame that carries it.

@@ -1,10 +1,9 @@
 //! What the process owes the operating system before it may store anything: the lock on the data
-//! directory, the rule that makes sled's flush real, the watchdog over syncs, the free-space mark, and memory given back.
+//! directory, the rule that makes sled's flush real, the watchdog over syncs, and the free-space mark.
 //!
 //! Knows nothing of journal, layers or events; any room with I/O may import it.
 
 pub mod flush_rule;
-pub mod heap;
 pub mod lock;
 pub mod space;
 pub mod watchdog;

@@ -173,7 +173,8 @@ impl Service {
             return Err(Error::new(ErrorCode::TooLarge, detail));
         }
         let atomic = mode == BatchMode::Atomic;
-        Ok(Some((Submission { items: kept, controls: Vec::new(), atomic, epoch }, kept_positions)))
+        let submission = Submission { items: kept, controls: Vec::new(), atomic, epoch: Some(epoch) };
+        Ok(Some((submission, kept_positions)))
     }
 
     /// What a record with the same id token means for `event`: nothing (another id), a repeat, or a conflict.

@@ -1,66 +1,109 @@
-//! What runs beside the write path: heartbeats, merges of the id table, seals of closed layers, the clock's watch.
+//! What runs beside the write path. One thread writes heartbeats and watches the clock; another, which may take
+//! minutes over one thing, merges the id table and seals layers whose month is over.
 
-#![expect(clippy::disallowed_methods, reason = "its one thread, and when a heartbeat is due")]
+#![expect(clippy::disallowed_methods, reason = "its two threads, and when a heartbeat is due")]
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::{Inner, Service};
 use crate::event::catalog::{Builder, action};
 use crate::event::{Micros, Outcome};
-use crate::store::seal::{SEAL_FILE, Seal};
+use crate::store::layer_id::LayerId;
+use crate::store::seal::{SEAL_FILE, Seal, SealError};
 
-/// How often the housekeeper looks around.
+/// How often each looks around.
 const ROUND: Duration = Duration::from_millis(500);
 
-/// The running housekeeper; it ends when this is dropped.
+/// The running threads; they end when this is dropped.
 pub(super) struct Housekeeper {
     stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    stopping: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What a thread looks at once a round; false ends it.
+struct Rounds {
+    stopped: Receiver<()>,
+    service: Weak<Inner>,
+}
+
+impl Rounds {
+    /// Waits for the next round. The service is held weakly: one that is dropped without `stop` ends it too.
+    fn next(&self) -> Option<Service> {
+        match self.stopped.recv_timeout(ROUND) {
+            Err(RecvTimeoutError::Timeout) => self.service.upgrade().map(Service),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => None,
+        }
+    }
 }
 
 impl Housekeeper {
-    /// Starts it. It holds the service weakly: a service that is dropped without `stop` ends it too.
+    /// Starts both.
     pub(super) fn start(service: &Service, heartbeat_seconds: u64) -> std::io::Result<Housekeeper> {
         let (stop, stopped) = bounded::<()>(0);
-        let weak = Arc::downgrade(&service.0);
-        let thread = thread::Builder::new().name("varve-housekeeper".to_owned()).spawn(move || {
-            let mut beat = Instant::now();
-            let mut anomaly_written = false;
-            loop {
-                match stopped.recv_timeout(ROUND) {
-                    Err(RecvTimeoutError::Timeout) => {}
-                    Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+        let stopping = Arc::new(AtomicBool::new(false));
+        let mut housekeeper =
+            Housekeeper { stop: Some(stop), stopping: stopping.clone(), threads: Vec::new() };
+        let rounds = || Rounds { stopped: stopped.clone(), service: Arc::downgrade(&service.0) };
+        let (pulse, upkeep) = (rounds(), rounds());
+        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            thread::Builder::new().name(name.to_owned()).spawn(body)
+        };
+        housekeeper
+            .threads
+            .push(spawn("varve-heartbeat", Box::new(move || keep_pulse(&pulse, heartbeat_seconds)))?);
+        housekeeper.threads.push(spawn("varve-upkeep", Box::new(move || keep_up(&upkeep, &stopping)))?);
+        Ok(housekeeper)
+    }
+}
+
+/// A heartbeat that is refused, say by a full queue, is written as soon as it is taken.
+fn keep_pulse(rounds: &Rounds, heartbeat_seconds: u64) {
+    let mut beat = Instant::now();
+    let mut is_late = false;
+    let mut anomaly_written = false;
+    while let Some(service) = rounds.next() {
+        if heartbeat_seconds != 0 && beat.elapsed() >= Duration::from_secs(heartbeat_seconds) {
+            let due = Instant::now();
+            match service.heartbeat(heartbeat_seconds) {
+                Ok(()) => {
+                    beat = due;
+                    is_late = false;
                 }
-                let Some(inner) = weak.upgrade() else { return };
-                let service = Service(inner);
-                if heartbeat_seconds != 0 && beat.elapsed() >= Duration::from_secs(heartbeat_seconds) {
-                    beat = Instant::now();
-                    if let Err(error) = service.heartbeat(heartbeat_seconds) {
-                        tracing::warn!(%error, "the heartbeat was not written");
-                    }
+                Err(error) if !is_late => {
+                    is_late = true;
+                    tracing::warn!(%error, "the heartbeat was not written yet");
                 }
-                merge_ids(&service.0);
-                seal_closed_layers(&service.0);
-                anomaly_written = anomaly_written || service.report_clock_anomaly();
+                Err(_) => {}
             }
-        })?;
-        Ok(Housekeeper { stop: Some(stop), thread: Some(thread) })
+        }
+        anomaly_written = anomaly_written || service.report_clock_anomaly();
+    }
+}
+
+fn keep_up(rounds: &Rounds, stopping: &AtomicBool) {
+    let mut unsealable = HashSet::new();
+    while let Some(service) = rounds.next() {
+        merge_ids(&service.0, stopping);
+        seal_closed_layers(&service.0, stopping, &mut unsealable);
     }
 }
 
 /// Merges runs of the id table while there are enough of a size. Nothing is dropped: every id is kept as long
 /// as its class keeps the record, and classes do not expire yet.
-fn merge_ids(inner: &Inner) {
-    loop {
+fn merge_ids(inner: &Inner, stopping: &AtomicBool) {
+    while !stopping.load(Ordering::Relaxed) {
         match inner.store.ids.merge_once(&|_| true) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
-                tracing::warn!(%error, "the id table was not merged; look-ups go on with more runs");
+                tracing::error!(%error, "the id table was not merged; look-ups go on with more runs");
                 return;
             }
         }
@@ -68,21 +111,30 @@ fn merge_ids(inner: &Inner) {
 }
 
 /// Seals layers whose month is over: the applier has written and synced all of a layer before it makes the next.
-fn seal_closed_layers(inner: &Inner) {
+/// A layer that cannot be sealed is damaged: it is said once, and `varve verify` says where.
+fn seal_closed_layers(inner: &Inner, stopping: &AtomicBool, unsealable: &mut HashSet<LayerId>) {
     let dirs = inner.store.layers.dirs();
     let Some((_, closed)) = dirs.split_last() else { return };
     for (id, dir) in closed {
-        if dir.join(SEAL_FILE).exists() {
+        if unsealable.contains(id) || dir.join(SEAL_FILE).exists() {
             continue;
         }
-        let sealed = inner.store.layers.get(*id).map_err(|error| error.to_string()).and_then(|layer| {
-            Seal::of(&layer).and_then(|seal| seal.write(dir)).map_err(|error| error.to_string())
-        });
-        if let Err(error) = sealed {
-            tracing::error!(layer = %id, %error, "the layer was not sealed");
-            continue;
+        let seal = || -> Result<bool, String> {
+            let layer = inner.store.layers.get(*id).map_err(|error| error.to_string())?;
+            let stop = || stopping.load(Ordering::Relaxed);
+            let text = |error: SealError| error.to_string();
+            let Some(seal) = Seal::of(&layer, &stop).map_err(text)? else { return Ok(false) };
+            seal.write(dir).map_err(text).map(|()| true)
+        };
+        match seal() {
+            Ok(true) => tracing::info!(layer = %id, "the layer is sealed"),
+            Ok(false) => return,
+            Err(error) => {
+                unsealable.insert(*id);
+                tracing::error!(layer = %id, %error, "the layer was not sealed");
+                continue;
+            }
         }
-        tracing::info!(layer = %id, "the layer is sealed");
         if let Err(error) = inner.store.layers.renew(*id) {
             tracing::error!(layer = %id, %error, "the layer was closed after its month and does not open");
         }
@@ -107,11 +159,13 @@ impl Service {
 
 impl Drop for Housekeeper {
     fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.thread().id() != thread::current().id()
-        {
-            let _ = thread.join();
+        for thread in self.threads.drain(..) {
+            // The last clone of the service may be dropped by one of them.
+            if thread.thread().id() != thread::current().id() {
+                let _ = thread.join();
+            }
         }
     }
 }

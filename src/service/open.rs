@@ -17,8 +17,10 @@ use crate::process::space::FreeSpace;
 use crate::process::watchdog::Watchdog;
 use crate::store::backend::Backend;
 use crate::store::fresh;
+use crate::store::read::Store;
 use crate::store::recovery;
 use crate::store::sled::SledBackend;
+use crate::tlog::hash::Hash;
 
 /// How far the clock may be behind the newest entry at start: 24 hours.
 const MAX_BEHIND_MICROS: u64 = 24 * 3600 * 1_000_000;
@@ -59,6 +61,28 @@ pub struct Initialised {
     pub instance: String,
     /// The operator key, shown once.
     pub operator_key: String,
+}
+
+/// A log that is shorter than a checkpoint that was signed of it, another one, or gone, was rolled back.
+fn refuse_what_was_signed_otherwise(store: &Store, signed: &SignedCheckpoints) -> Result<(), Error> {
+    for (number, last) in signed.all().map_err(refused)? {
+        let (tenant, size, root) = match store.log(number) {
+            Some(log) => {
+                let head = log.head();
+                (log.identity.tenant.clone(), head.size, head.frontier.root())
+            }
+            None => (format!("log number {number}"), 0, Hash::ZERO),
+        };
+        if last.size > size || last.size == size && last.root != root {
+            let detail = format!(
+                "{tenant}: a checkpoint of size {} was signed, the log has {size} entries: it was rolled back or forked. \
+                 The store is not served; find out which copy is the true one.",
+                last.size
+            );
+            return Err(Error::new(ErrorCode::ReadOnly, detail));
+        }
+    }
+    Ok(())
 }
 
 impl Service {
@@ -123,19 +147,7 @@ impl Service {
         }
         let stamps = Arc::new(Stamps::new(options.clock.clone(), recovered.newest_stamp));
         let signed = SignedCheckpoints::open(data).map_err(refused)?;
-        for log in recovered.store.logs() {
-            if let Some(last) = signed.last(log.identity.number).map_err(refused)? {
-                let head = log.head();
-                if last.size > head.size || last.size == head.size && last.root != head.frontier.root() {
-                    let detail = format!(
-                        "{}: a checkpoint of size {} was signed, the log has {} entries: it was rolled back or forked. \
-                         The store is not served; find out which copy is the true one.",
-                        log.identity.tenant, last.size, head.size
-                    );
-                    return Err(Error::new(ErrorCode::ReadOnly, detail));
-                }
-            }
-        }
+        refuse_what_was_signed_otherwise(&recovered.store, &signed)?;
         let pipeline = Pipeline::start(
             &recovered.store,
             recovered.applier,

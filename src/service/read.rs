@@ -169,8 +169,9 @@ impl Service {
             return Ok(current);
         }
         let signers = self.0.signers.read();
-        let old =
-            signers.values().find(|signer| signer.verifying_key().key_id(&origin) == newest.record.key_id);
+        let old = signers.values().find(|signer| {
+            signer.origin() == origin && signer.verifying_key().key_id(&origin) == newest.record.key_id
+        });
         old.cloned().ok_or_else(|| {
             Error::new(ErrorCode::Internal, "the key that signed the newest entry is not at hand")
         })

@@ -37,18 +37,16 @@ impl Service {
         items: Vec<Prepared>,
         controls: Vec<Control>,
     ) -> Result<Vec<Arc<Sequenced>>, Error> {
-        let epoch = self.0.store.recent.epoch();
-        let submission = Submission { items, controls, atomic: true, epoch };
+        let submission = Submission { items, controls, atomic: true, epoch: None };
         let placed =
             self.0.pipeline.queue.admit(submission).and_then(|ticket| ticket.wait()).map_err(submit_error)?;
         placed
             .into_iter()
             .map(|placed| match placed {
                 Placed::New(record) => Ok(record),
-                // Ids of own events are fresh, so the table cannot know them; it may have changed meanwhile.
                 _ => Err(Error::new(
-                    ErrorCode::Busy,
-                    "the id table changed under an entry of Varve's own; nothing was stored, try again",
+                    ErrorCode::Internal,
+                    "the id of an entry of Varve's own was taken; nothing was stored",
                 )),
             })
             .collect()

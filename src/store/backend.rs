@@ -109,6 +109,17 @@ pub trait Backend: Send + Sync {
     /// [`KvError::InUse`], [`KvError::Damaged`], [`KvError::Io`]; nothing is then open.
     fn open(&self, dir: &Path, cache_bytes: u64) -> Result<Arc<dyn Kv>, KvError>;
 
+    /// Whether there is a store in `dir`.
+    fn exists(&self, dir: &Path) -> bool;
+
+    /// Before the next open of a store that may have been written when its process ended: what the system
+    /// holds of its file in memory is dropped where it can be, so that the open reads the disk. After a failed
+    /// sync Linux keeps the pages that never reached the disk, and calls them clean.
+    ///
+    /// # Errors
+    /// [`KvError::Io`]: what can be written could not be.
+    fn distrust(&self, dir: &Path) -> Result<(), KvError>;
+
     /// Deletes the store in `dir` with its directory, durably. Absent is fine.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
@@ -26,13 +27,19 @@ const FIRST_LINE: &str = "varve v1 signing keys";
 pub struct LogSigner {
     pair: Ed25519KeyPair,
     public: VerifyingKey,
+    origin: String,
 }
 
 impl LogSigner {
-    fn from_seed(seed: &[u8; 32]) -> Option<LogSigner> {
+    fn from_seed(origin: &str, seed: &[u8; 32]) -> Option<LogSigner> {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed).ok()?;
         let public = VerifyingKey::from_bytes(pair.public_key().as_ref().try_into().ok()?).ok()?;
-        Some(LogSigner { pair, public })
+        Some(LogSigner { pair, public, origin: origin.to_owned() })
+    }
+
+    /// The log it signs for.
+    pub fn origin(&self) -> &str {
+        &self.origin
     }
 
     /// The public key's bytes.
@@ -63,6 +70,12 @@ pub enum KeyFileError {
         /// What the system said.
         source: io::Error,
     },
+    /// An append failed before.
+    #[error("{path}: an earlier append failed; no key is made until the server is started again")]
+    Failed {
+        /// The file.
+        path: PathBuf,
+    },
     /// A line is not what was written.
     #[error("{path}: line {line} is not what was written; restore the key file from its backup")]
     Damaged {
@@ -84,6 +97,14 @@ pub enum KeyFileError {
 /// The key file, open for reading and appending.
 pub struct KeyFile {
     path: PathBuf,
+    failed: AtomicBool,
+}
+
+/// What the file holds.
+struct Lines {
+    signers: Vec<LogSigner>,
+    /// Bytes up to the end of the last sound line.
+    sound_bytes: usize,
 }
 
 impl KeyFile {
@@ -95,11 +116,12 @@ impl KeyFile {
         writeln!(file, "{FIRST_LINE}").map_err(io)?;
         file.sync_all().map_err(io)?;
         File::open(data).and_then(|dir| dir.sync_all()).map_err(io)?;
-        Ok(KeyFile { path })
+        Ok(KeyFile { path, failed: AtomicBool::new(false) })
     }
 
-    /// Opens the key file and reads all signers. A last line without its end is a write that a crash cut
-    /// off: no entry uses its key, so it is taken away when the file is next appended to.
+    /// Opens the key file and reads all signers. A last line that is not whole, be it without its end or with
+    /// another beginning than was written, is an append that a crash tore: no entry uses its key, so it is taken
+    /// away when the file is next appended to. Were it a key in use, opening the store would miss that key.
     pub fn open(data: &Path) -> Result<(KeyFile, Vec<LogSigner>), KeyFileError> {
         use std::os::unix::fs::PermissionsExt as _;
         let path = data.join("signing-keys");
@@ -109,22 +131,12 @@ impl KeyFile {
             return Err(KeyFileError::Exposed { path, mode });
         }
         let text = Zeroizing::new(fs::read(&path).map_err(io)?);
-        let damaged = |line| KeyFileError::Damaged { path: path.clone(), line };
-        let mut signers = Vec::new();
-        for (number, line) in whole_lines(&text).enumerate() {
-            let line = std::str::from_utf8(line).map_err(|_| damaged(number + 1))?;
-            if number == 0 {
-                if line != FIRST_LINE {
-                    return Err(damaged(1));
-                }
-                continue;
-            }
-            signers.push(read_line(line).ok_or_else(|| damaged(number + 1))?);
-        }
-        Ok((KeyFile { path }, signers))
+        let lines = read_lines(&text).map_err(|line| KeyFileError::Damaged { path: path.clone(), line })?;
+        Ok((KeyFile { path, failed: AtomicBool::new(false) }, lines.signers))
     }
 
-    /// Makes new keys, one for each origin, durable in the file when it returns.
+    /// Makes new keys, one for each origin, durable in the file when it returns. After a failure no more are
+    /// made until the file is opened anew: what a failed sync left must not end up in the middle.
     pub fn add(
         &self,
         origins: &[&str],
@@ -138,22 +150,47 @@ impl KeyFile {
             random(&mut seed[..]);
             let content = Zeroizing::new(format!("{origin} {}", STANDARD.encode(&seed[..])));
             lines.push_str(&format!("{} {}\n", *content, check_of(&content)));
-            signers.push(LogSigner::from_seed(&seed).expect("any 32 bytes are an Ed25519 seed"));
+            signers.push(LogSigner::from_seed(origin, &seed).expect("any 32 bytes are an Ed25519 seed"));
+        }
+        if self.failed.load(Ordering::Acquire) {
+            return Err(KeyFileError::Failed { path: self.path.clone() });
         }
         let text = Zeroizing::new(fs::read(&self.path).map_err(io)?);
-        let whole: usize = whole_lines(&text).map(|line| line.len() + 1).sum();
-        let mut file = OpenOptions::new().write(true).open(&self.path).map_err(io)?;
-        file.set_len(whole as u64).map_err(io)?;
-        io::Seek::seek(&mut file, io::SeekFrom::End(0)).map_err(io)?;
-        file.write_all(lines.as_bytes()).map_err(io)?;
-        file.sync_all().map_err(io)?;
+        let known =
+            read_lines(&text).map_err(|line| KeyFileError::Damaged { path: self.path.clone(), line })?;
+        let append = || -> io::Result<()> {
+            let mut file = OpenOptions::new().write(true).open(&self.path)?;
+            file.set_len(known.sound_bytes as u64)?;
+            io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
+            file.write_all(lines.as_bytes())?;
+            file.sync_all()
+        };
+        append().map_err(|source| {
+            self.failed.store(true, Ordering::Release);
+            io(source)
+        })?;
         Ok(signers)
     }
 }
 
-/// Lines that end; what stands behind the last line end is a cut-off write.
-fn whole_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"))
+/// Reads the file; errors with the line at fault, from 1.
+fn read_lines(text: &[u8]) -> Result<Lines, usize> {
+    let mut lines = Lines { signers: Vec::new(), sound_bytes: 0 };
+    let mut rest = text.split_inclusive(|byte| *byte == b'\n').enumerate().peekable();
+    while let Some((number, line)) = rest.next() {
+        let whole = line.strip_suffix(b"\n").and_then(|line| std::str::from_utf8(line).ok());
+        match whole {
+            Some(FIRST_LINE) if number == 0 => {}
+            _ if number == 0 => return Err(1),
+            _ => match whole.and_then(read_line) {
+                Some(signer) => lines.signers.push(signer),
+                None if rest.peek().is_none() => return Ok(lines),
+                None => return Err(number + 1),
+            },
+        }
+        lines.sound_bytes += line.len();
+    }
+    if lines.sound_bytes == 0 { Err(1) } else { Ok(lines) }
 }
 
 fn read_line(line: &str) -> Option<LogSigner> {
@@ -161,11 +198,64 @@ fn read_line(line: &str) -> Option<LogSigner> {
     if check_of(content) != check {
         return None;
     }
-    let (_, seed) = content.split_once(' ')?;
+    let (origin, seed) = content.split_once(' ')?;
     let seed = Zeroizing::new(STANDARD.decode(seed).ok()?);
-    LogSigner::from_seed(seed.as_slice().try_into().ok()?)
+    LogSigner::from_seed(origin, seed.as_slice().try_into().ok()?)
 }
 
 fn check_of(content: &str) -> String {
     blake3::hash(content.as_bytes()).to_hex()[..8].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publics(data: &Path) -> Result<Vec<[u8; 32]>, KeyFileError> {
+        KeyFile::open(data).map(|(_, signers)| signers.iter().map(LogSigner::public).collect())
+    }
+
+    #[test]
+    fn a_torn_append_costs_the_last_line_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("signing-keys");
+        let mut number = 0;
+        let mut random = |bytes: &mut [u8]| {
+            number += 1;
+            bytes.fill(number);
+        };
+        let file = KeyFile::create(dir.path()).unwrap();
+        file.add(&["one.test/a", "one.test/b"], &mut random).unwrap();
+        let kept = publics(dir.path()).unwrap();
+        let before = fs::read(&path).unwrap();
+        file.add(&["one.test/c"], &mut random).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for cut in before.len() + 1..whole.len() {
+            // The line's beginning alone, and its end alone: sectors reach the disk in any order.
+            let head = whole[..cut].to_vec();
+            let tail = [&before[..], &vec![0; cut - before.len()], &whole[cut..]].concat();
+            for torn in [head, tail] {
+                fs::write(&path, &torn).unwrap();
+                assert_eq!(publics(dir.path()).unwrap(), kept, "cut at {cut}");
+                let (file, _) = KeyFile::open(dir.path()).unwrap();
+                file.add(&["one.test/d"], &mut |bytes| bytes.fill(99)).unwrap();
+                assert_eq!(publics(dir.path()).unwrap().len(), 3);
+            }
+        }
+        let mut middle = whole;
+        middle[before.len() - 10] ^= 1;
+        fs::write(&path, middle).unwrap();
+        assert!(matches!(publics(dir.path()), Err(KeyFileError::Damaged { line: 3, .. })));
+        fs::write(&path, b"").unwrap();
+        assert!(matches!(publics(dir.path()), Err(KeyFileError::Damaged { line: 1, .. })));
+    }
+
+    #[test]
+    fn after_a_failed_append_no_key_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = KeyFile::create(dir.path()).unwrap();
+        file.failed.store(true, Ordering::Release);
+        let refused = file.add(&["one.test/a"], &mut |bytes| bytes.fill(1));
+        assert!(matches!(refused, Err(KeyFileError::Failed { .. })));
+    }
 }

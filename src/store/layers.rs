@@ -51,6 +51,14 @@ pub enum LayerError {
     /// The manifest.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// Its directory holds no store.
+    #[error("{path}: layer {layer}, which MANIFEST names, is gone; nothing was made in its place")]
+    Missing {
+        /// The month.
+        layer: LayerId,
+        /// Where it was.
+        path: PathBuf,
+    },
     /// MANIFEST does not name it.
     #[error("layer {0} holds entries of a log but MANIFEST does not name it: the store is damaged")]
     Unknown(LayerId),
@@ -107,6 +115,14 @@ impl Layers {
         Ok(())
     }
 
+    /// Errors when a layer that the manifest names is not there.
+    pub fn demand_all(&self) -> Result<(), LayerError> {
+        match self.dirs().into_iter().find(|(_, dir)| !self.backend.exists(dir)) {
+            Some((layer, path)) => Err(LayerError::Missing { layer, path }),
+            None => Ok(()),
+        }
+    }
+
     /// The newest layer, if there is any.
     pub fn newest(&self) -> Option<LayerId> {
         self.inner.lock().manifest.layers.keys().next_back().copied()
@@ -136,7 +152,8 @@ impl Layers {
         if self.inner.lock().manifest.layers.contains_key(&id) {
             return self.get(id);
         }
-        let layer = self.open(id, 1, true)?;
+        let dir = Manifest::layer_dir(&self.data, id, 1);
+        let layer = self.open_dir(id, &dir, true)?;
         layer.kv().sync().map_err(|source| LayerError::Kv { layer: id, source })?;
         let root = self.data.join("layers");
         std::fs::File::open(&root)
@@ -208,11 +225,22 @@ impl Layers {
         self.clock.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Opens a layer that must be there: one that is lost is never made anew, empty.
     fn open(&self, id: LayerId, generation: u32, written: bool) -> Result<Arc<Layer>, LayerError> {
         let dir = Manifest::layer_dir(&self.data, id, generation);
+        if !self.backend.exists(&dir) {
+            return Err(LayerError::Missing { layer: id, path: dir });
+        }
+        if written {
+            self.backend.distrust(&dir).map_err(|source| LayerError::Kv { layer: id, source })?;
+        }
+        self.open_dir(id, &dir, written)
+    }
+
+    fn open_dir(&self, id: LayerId, dir: &Path, written: bool) -> Result<Arc<Layer>, LayerError> {
         let cache_bytes = if written { WRITE_CACHE_BYTES } else { READ_CACHE_BYTES };
         let kv =
-            self.backend.open(&dir, cache_bytes).map_err(|source| LayerError::Kv { layer: id, source })?;
+            self.backend.open(dir, cache_bytes).map_err(|source| LayerError::Kv { layer: id, source })?;
         Ok(Arc::new(Layer::new(id, kv)))
     }
 

@@ -93,6 +93,8 @@ struct Disk {
     live: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Writes since the last sync, oldest first; each is lost or kept whole.
     unsynced: Vec<Unsynced>,
+    /// Writes of a sync that failed: still read, never on the disk.
+    doubtful: Vec<Unsynced>,
     open: bool,
 }
 
@@ -119,6 +121,11 @@ impl MemoryBackend {
         self.world.script.lock().faults.push((op, nth, fault));
     }
 
+    /// Forgets the faults that were not met.
+    pub fn forget_faults(&self) {
+        self.world.script.lock().faults.clear();
+    }
+
     /// Operations so far, over all stores: for a test that fails each of them in turn.
     pub fn ops(&self) -> u64 {
         self.world.script.lock().ops
@@ -131,7 +138,10 @@ impl MemoryBackend {
         for (dir, disk) in &*self.world.disks.lock() {
             let mut disk = disk.lock();
             let unsynced = std::mem::take(&mut disk.unsynced);
-            for (key, before, _) in unsynced.iter().rev().flat_map(|write| write.iter().rev()) {
+            let doubtful = std::mem::take(&mut disk.doubtful);
+            for (key, before, _) in
+                unsynced.iter().rev().chain(doubtful.iter().rev()).flat_map(|write| write.iter().rev())
+            {
                 set(&mut disk.live, key, before.clone());
             }
             for (number, write) in unsynced.into_iter().enumerate() {
@@ -173,6 +183,19 @@ impl Backend for MemoryBackend {
             dir: dir.to_owned(),
             first_failure: OnceLock::new(),
         }))
+    }
+
+    fn exists(&self, dir: &Path) -> bool {
+        self.world.disks.lock().contains_key(dir)
+    }
+
+    fn distrust(&self, dir: &Path) -> Result<(), KvError> {
+        let Some(disk) = self.world.disks.lock().get(dir).cloned() else { return Ok(()) };
+        let mut disk = disk.lock();
+        for (key, before, _) in std::mem::take(&mut disk.doubtful).into_iter().rev().flatten() {
+            set(&mut disk.live, &key, before);
+        }
+        Ok(())
     }
 
     fn destroy(&self, dir: &Path) -> Result<(), KvError> {
@@ -317,11 +340,21 @@ impl Kv for MemoryKv {
     fn sync(&self) -> Result<(), KvError> {
         let watchdog = self.world.watchdog.get_or_init(Watchdog::aborting);
         let _armed = watchdog.arm(SYNC_LIMIT, format!("the sync of {}", self.dir.display()));
-        self.step(Op::Sync, "syncing", |lie| {
+        let synced = self.step(Op::Sync, "syncing", |lie| {
             if !lie {
-                self.disk.lock().unsynced.clear();
+                let mut disk = self.disk.lock();
+                let written: Vec<Vec<u8>> =
+                    disk.unsynced.drain(..).flatten().map(|(key, _, _)| key).collect();
+                disk.doubtful.iter_mut().for_each(|write| write.retain(|(key, _, _)| !written.contains(key)));
             }
-        })
+        });
+        // As Linux has it: what did not reach the disk is readable, and no later sync writes it.
+        if synced.is_err() {
+            let mut disk = self.disk.lock();
+            let lost = std::mem::take(&mut disk.unsynced);
+            disk.doubtful.extend(lost);
+        }
+        synced
     }
 
     fn disk_bytes(&self) -> Result<u64, KvError> {

@@ -92,9 +92,11 @@ impl Recent {
 }
 
 impl Claims<'_> {
-    /// Looks an id up. `epoch` is what the caller saw before it looked into the id table.
-    pub fn look(&self, token: &Token, epoch: u64) -> Claim {
-        if self.0.epoch == epoch && !self.0.ids.contains_key(token) { Claim::New } else { Claim::LookAgain }
+    /// Looks an id up. `epoch` is what the caller saw before it looked into the id table; `None` when it had no
+    /// need to look, because the id was drawn at random a moment ago.
+    pub fn look(&self, token: &Token, epoch: Option<u64>) -> Claim {
+        let is_known_absent = epoch.is_none_or(|epoch| self.0.epoch == epoch);
+        if is_known_absent && !self.0.ids.contains_key(token) { Claim::New } else { Claim::LookAgain }
     }
 
     /// Takes an id for a planned record.

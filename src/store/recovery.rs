@@ -30,7 +30,7 @@ use crate::journal::{self, JournalError, Scan, Tail, Writer};
 use crate::process::lock::{DirLock, LockError};
 use crate::tlog::chain;
 use crate::tlog::hash::Hash;
-use crate::tlog::key::VerifyingKey;
+use crate::tlog::key::{Signer as _, VerifyingKey};
 
 /// Most signatures checked at open: about a second of strict verification. The journal's own hashes cover
 /// the rest; `varve verify` checks all.
@@ -107,6 +107,11 @@ pub fn open(
     options: &journal::Options,
 ) -> Result<Recovered, OpenError> {
     let lock = DirLock::acquire(data)?;
+    // A kill can come between a rename and its directory's sync: what is believed below is made durable first.
+    for dir in [data.to_path_buf(), data.join("layers")] {
+        let synced = std::fs::File::open(&dir).and_then(|handle| handle.sync_all());
+        synced.map_err(|source| OpenError::Io { path: dir, source })?;
+    }
     let journal_dir = data.join("journal");
     let scan = Scan::read(&journal_dir, options)?;
     let head = *scan.head();
@@ -122,6 +127,8 @@ pub fn open(
         keys.into_iter().map(|signer| (signer.public(), Arc::new(signer))).collect();
 
     manifest_names_all(&scan, &state, &manifest)?;
+    let layers = Layers::new(data, backend, manifest);
+    layers.demand_all()?;
     let ids = IdTable::open(&data.join("ids"))?;
     if ids.durable_frame() < head.applied {
         return Err(OpenError::Refused(format!(
@@ -139,7 +146,6 @@ pub fn open(
             ids.durable_frame()
         )));
     }
-    let layers = Layers::new(data, backend, manifest);
     layers.remove_leftovers()?;
     let store =
         Arc::new(Store::new(data, state.instance.clone(), state.cursor_key, layers, ids, Poison::default()));
@@ -360,6 +366,8 @@ impl Replay {
     /// The newest entry of each log in the journal must be the one that its head names, signed by a key of the
     /// log.
     fn check_newest_signatures(&self, signers: &HashMap<[u8; 32], Arc<LogSigner>>) -> Result<(), OpenError> {
+        let mut signers_of: HashMap<&str, Vec<&LogSigner>> = HashMap::new();
+        signers.values().for_each(|signer| signers_of.entry(signer.origin()).or_default().push(signer));
         for number in self.touched.iter().take(MAX_OPEN_SIGNATURE_CHECKS) {
             let Some(log) = self.store.log(*number) else { continue };
             let head = log.head();
@@ -371,13 +379,14 @@ impl Replay {
             }
             let origin = origin_of(&self.store.instance, &log.identity);
             // Right after a rotation the newest entry is the rotation itself, which the old key signed.
-            let is_signed_by = |key: &[u8; 32]| {
-                VerifyingKey::from_bytes(key).is_ok_and(|key| {
-                    key.key_id(&origin) == newest.record.key_id
-                        && key.verify(&chain::signed_message(&newest.link), &newest.record.signature)
-                })
+            let is_signed_by = |key: &VerifyingKey| {
+                key.key_id(&origin) == newest.record.key_id
+                    && key.verify(&chain::signed_message(&newest.link), &newest.record.signature)
             };
-            if !is_signed_by(&head.key) && !signers.keys().any(is_signed_by) {
+            let current = VerifyingKey::from_bytes(&head.key).ok();
+            let own =
+                signers_of.get(origin.as_str()).into_iter().flatten().map(|signer| signer.verifying_key());
+            if !current.into_iter().chain(own).any(|key| is_signed_by(&key)) {
                 return Err(damage(&log, newest.index, "the newest entry's signature does not verify").into());
             }
         }

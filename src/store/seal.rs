@@ -71,8 +71,8 @@ pub enum SealError {
 }
 
 impl Seal {
-    /// Counts and digests a layer's records.
-    pub fn of(layer: &Layer) -> Result<Seal, SealError> {
+    /// Counts and digests a layer's records. `None` when `stop` says to leave off: it is asked once a page.
+    pub fn of(layer: &Layer, stop: &dyn Fn() -> bool) -> Result<Option<Seal>, SealError> {
         let mut numbers = Vec::new();
         layer.carries(&mut |log, _| numbers.push(log))?;
         let mut hasher = blake3::Hasher::new();
@@ -82,6 +82,9 @@ impl Seal {
             let mut next = layer.first_page_from(log, 0)?;
             seal.logs += u64::from(next.is_some());
             while let Some(first_index) = next {
+                if stop() {
+                    return Ok(None);
+                }
                 let Some(stored) = layer.page_at(log, first_index)? else { break };
                 let page = page::decode(&stored.bytes).map_err(|source| SealError::Page {
                     log,
@@ -101,7 +104,7 @@ impl Seal {
             }
         }
         seal.content = Hash(*hasher.finalize().as_bytes());
-        Ok(seal)
+        Ok(Some(seal))
     }
 
     /// Writes the seal durably into the layer's directory.

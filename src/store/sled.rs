@@ -14,7 +14,6 @@
 //! - sled's cache limit does not limit: a page is only evicted once its shard (of 256) has seen 64 more
 //!   accesses, so a scan keeps up to 16,384 leaves of up to 100 KiB. Reads that pulled a page from the file
 //!   make the shard look (`TOUCHES`), which leaves one leaf a shard and the cache: 15 MiB.
-//! - What a closed database frees stays with the allocator: it is handed back to the system.
 //!
 //! What it cannot do: sled drops everything behind a bad checksum in silence and overwrites it. The layer
 //! above compares what it finds with the journal and the layer's SEAL.
@@ -32,11 +31,10 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Advice, FlockOperation, fadvise, flock};
 use rustix::io::Errno;
 
 use super::backend::{Backend, Batch, Kv, KvError, Pair, Visit, check_write, prefix_end};
-use crate::process::heap;
 use crate::process::watchdog::{SYNC_LIMIT, Watchdog};
 
 /// sled's file of segments.
@@ -108,6 +106,18 @@ impl Backend for SledBackend {
         kv.settle().map_err(|error| io_error("opening", dir, error))?;
         kv.check_blobs("opening")?;
         Ok(Arc::new(kv))
+    }
+
+    fn exists(&self, dir: &Path) -> bool {
+        dir.join(DATA_FILE).is_file()
+    }
+
+    fn distrust(&self, dir: &Path) -> Result<(), KvError> {
+        let dropped = File::open(dir.join(DATA_FILE)).and_then(|data| {
+            data.sync_all()?;
+            Ok(fadvise(&data, 0, None, Advice::DontNeed)?)
+        });
+        dropped.map_err(|error| io_error("opening", dir, error))
     }
 
     fn destroy(&self, dir: &Path) -> Result<(), KvError> {
@@ -363,7 +373,6 @@ impl Drop for SledKv {
         if closed.is_err() || wait_for_lock(&self.data, &self.dir).is_err() {
             tracing::warn!(dir = %self.dir.display(), "the store did not close cleanly; what was synced is unaffected");
         }
-        heap::give_back();
     }
 }
 

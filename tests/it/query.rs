@@ -232,8 +232,12 @@ impl World {
         let (open, _) = self.open.as_ref().unwrap();
         loop {
             let items = items.iter().map(copy_of).collect();
-            let submission =
-                Submission { items, controls: Vec::new(), atomic: true, epoch: open.store.recent.epoch() };
+            let submission = Submission {
+                items,
+                controls: Vec::new(),
+                atomic: true,
+                epoch: Some(open.store.recent.epoch()),
+            };
             let placed = open.pipeline.queue.admit(submission).unwrap().wait().unwrap();
             let new = |placed| if let Placed::New(record) = placed { Some(record) } else { None };
             if let Some(records) = placed.into_iter().map(new).collect() {
@@ -476,7 +480,7 @@ fn create_log(store: &Arc<Store>, pipeline: &Pipeline, key_file: &KeyFile) -> Ar
         items: vec![prepare(&log, &event, 1)],
         controls: vec![Control::CreateLog { identity, signer: Arc::new(signer) }],
         atomic: true,
-        epoch: store.recent.epoch(),
+        epoch: Some(store.recent.epoch()),
     };
     pipeline.queue.admit(submission).unwrap().wait().unwrap();
     store.log_of("acme").unwrap()

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use varve::ingest::Pace;
 use varve::ingest::clock::Clock;
-use varve::service::{OpenOptions, Service};
+use varve::service::{OpenOptions, Scope, Service};
 
 use super::crash::{Hand, append, event, operator, read, small_journal, tenant_key};
 
@@ -189,6 +189,46 @@ fn a_flipped_bit_is_refused_or_found_or_changes_nothing() {
     }
     // The harness can see: a flip in a signed, hashed or checked file must not pass as unchanged every time.
     assert!(outcomes.iter().any(|((_, outcome), _)| *outcome == Outcome::Refused));
+}
+
+#[test]
+fn a_month_that_is_gone_is_refused_and_not_made_anew() {
+    let subject = Subject::new();
+    subject.work("one", 120);
+    let first = fs::read_dir(subject.data().join("layers")).unwrap().next().unwrap().unwrap().path();
+    for name in ["two", "three"] {
+        subject.clock.next_month();
+        subject.work(name, 120);
+    }
+    remove(&first);
+    let before = files(&subject.data());
+    for _ in 0..2 {
+        let refused = subject.answers(&subject.data()).unwrap_err();
+        assert!(refused.contains("is gone"), "{refused}");
+    }
+    assert!(!first.exists(), "an empty layer stands in its place");
+    assert_eq!(files(&subject.data()), before);
+}
+
+#[test]
+fn a_tenant_that_a_checkpoint_was_signed_of_may_not_be_gone() {
+    let subject = Subject::new();
+    subject.work("one", 30);
+    let before = subject.dir.path().join("before");
+    copy(&subject.data(), &before);
+    let service = Service::open(&subject.data(), &subject.options()).unwrap();
+    service.create_tenant(&operator(), "later").unwrap();
+    assert!(append(&service, "later", &[event("later-1", 0)]).iter().all(Result::is_ok));
+    let mut auditor = tenant_key("later");
+    auditor.scopes = auditor.scopes.with(Scope::Verify);
+    service.checkpoint(&auditor, "later").unwrap();
+    service.stop().unwrap();
+    drop(service);
+    let mixed = subject.dir.path().join("mixed");
+    copy(&before, &mixed);
+    fs::copy(subject.data().join("signed-checkpoints"), mixed.join("signed-checkpoints")).unwrap();
+    let refused = subject.answers(&mixed).unwrap_err();
+    assert!(refused.contains("rolled back"), "{refused}");
 }
 
 #[test]

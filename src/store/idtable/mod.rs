@@ -72,7 +72,8 @@ pub struct IdTable {
     live: RwLock<Arc<Live>>,
     publisher: Mutex<Publisher>,
     /// Held by the one merge that goes on.
-    merging: Mutex<()>,
+    /// Held while runs are merged: the files of runs that could not be read through.
+    merging: Mutex<HashSet<PathBuf>>,
 }
 
 /// What lookups see.
@@ -109,6 +110,9 @@ impl IdTable {
             None => create_manifest(directory, &handle)?,
         };
         let runs = open_runs(directory, &manifest)?;
+        // A kill between a manifest's rename and the directory's sync leaves a name that is not durable yet: it is
+        // made so before the runs that only the manifest before it names are removed.
+        disk::sync_directory(&handle, directory)?;
         remove_leftovers(directory, &handle, &manifest)?;
         Ok(IdTable {
             directory: directory.to_owned(),
@@ -119,7 +123,7 @@ impl IdTable {
                 next_number: manifest.next_number,
                 stopped: false,
             }),
-            merging: Mutex::new(()),
+            merging: Mutex::default(),
         })
     }
 
@@ -219,11 +223,18 @@ impl IdTable {
     /// Lookups and `add_run` go on meanwhile; a second call waits for the first.
     ///
     /// # Errors
-    /// `Damaged` when a run that is read fails a check (it stays as it is), `Stopped`, `Io`.
+    /// `Damaged` when a run that is read fails a check: it stays as it is, and later calls leave it out.
+    /// `Stopped`, `Io`.
     pub fn merge_once(&self, keep: &dyn Fn(&Location) -> bool) -> Result<bool, IdTableError> {
-        let _one_at_a_time = self.merging.lock();
-        let Some(inputs) = merge::choose(&self.snapshot().runs) else { return Ok(false) };
-        let run = self.write_run(&mut |writer| merge::merge(&inputs, keep, writer))?;
+        let mut unreadable = self.merging.lock();
+        let runs: Vec<Arc<Run>> =
+            self.snapshot().runs.iter().filter(|run| !unreadable.contains(run.path())).cloned().collect();
+        let Some(inputs) = merge::choose(&runs) else { return Ok(false) };
+        let merged = self.write_run(&mut |writer| merge::merge(&inputs, keep, writer));
+        if let Err(IdTableError::Damaged { path, .. }) = &merged {
+            unreadable.insert(path.clone());
+        }
+        let run = merged?;
         self.publish(&inputs, run, 0)?;
         for input in &inputs {
             // The manifest names it no more. If it cannot be removed now, the next open does it.

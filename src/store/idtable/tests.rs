@@ -604,3 +604,44 @@ impl Drop for Restore<'_> {
         self.0.write_all_at(&[self.2], self.1).unwrap();
     }
 }
+
+#[test]
+fn a_run_that_cannot_be_read_does_not_keep_the_others_from_merging() {
+    let directory = tempfile::tempdir().unwrap();
+    let table = IdTable::open(directory.path()).unwrap();
+    table.add_run(&mut batch(0..100), 1).unwrap();
+    let rotten = table.snapshot().runs[0].path().to_owned();
+    let mut bytes = fs::read(&rotten).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&rotten, bytes).unwrap();
+    for frame in 2..300 {
+        table.add_run(&mut batch(frame * 100..frame * 100 + 50), frame).unwrap();
+        while table.merge_once(&keep_all).unwrap_or(false) {}
+    }
+    assert!(table.run_count() < 20, "{} runs", table.run_count());
+    assert_eq!(found(&table, &token(299 * 100)), [at(1, 29_900)]);
+    assert!(rotten.exists());
+}
+
+/// A kill after a merge's rename and before its directory's sync; the next open must not remove the runs that the
+/// durable manifest still names before the new one is durable.
+#[test]
+fn runs_are_removed_at_open_only_after_the_manifest_is_durable() {
+    let directory = tempfile::tempdir().unwrap();
+    let table = IdTable::open(directory.path()).unwrap();
+    table.add_run(&mut batch(0..10), 1).unwrap();
+    drop(table);
+    fs::write(directory.path().join(manifest::TEMPORARY_NAME), b"left over").unwrap();
+    let steps = Rc::new(RefCell::new(Vec::new()));
+    let seen = Rc::clone(&steps);
+    hook::watch(Box::new(move |step, _| {
+        seen.borrow_mut().push(step);
+        Ok(())
+    }));
+    drop(IdTable::open(directory.path()).unwrap());
+    hook::unwatch();
+    let steps = steps.borrow();
+    let position = |wanted: fn(&Step) -> bool| steps.iter().position(wanted);
+    let synced = position(|step| matches!(step, Step::SyncDirectory)).unwrap();
+    assert!(synced < position(|step| matches!(step, Step::Remove)).unwrap(), "{steps:?}");
+}

@@ -140,7 +140,7 @@ impl Writing {
     }
 
     pub(super) fn submit(&self, items: Vec<Prepared>, controls: Vec<Control>) -> Vec<Arc<Sequenced>> {
-        let submission = Submission { items, controls, atomic: true, epoch: self.store.recent.epoch() };
+        let submission = Submission { items, controls, atomic: true, epoch: None };
         let placed = self.pipeline.queue.admit(submission).unwrap().wait().unwrap();
         let new = |placed| match placed {
             Placed::New(record) => record,

@@ -483,7 +483,7 @@ fn a_closed_layer_holds_what_its_seal_says() {
     use crate::store::seal::{SEAL_FILE, Seal};
     let dir = sample_copy();
     let (layer, kv) = open_layer(dir.path(), "2026-10");
-    let seal = Seal::of(&layer).unwrap();
+    let seal = Seal::of(&layer, &|| false).unwrap().unwrap();
     drop((layer, kv));
     let path = dir.path().join("layers/2026-10.g1");
     seal.write(&path).unwrap();

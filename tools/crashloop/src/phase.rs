@@ -145,6 +145,14 @@ impl Backend for Watched {
         Ok(Arc::new(WatchedKv { below: below?, phases: self.phases.clone() }))
     }
 
+    fn exists(&self, dir: &Path) -> bool {
+        self.below.exists(dir)
+    }
+
+    fn distrust(&self, dir: &Path) -> Result<(), KvError> {
+        self.below.distrust(dir)
+    }
+
     fn destroy(&self, dir: &Path) -> Result<(), KvError> {
         self.below.destroy(dir)
     }

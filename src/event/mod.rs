@@ -30,7 +30,7 @@ mod vectors;
 pub use body::{Body, BodyFault, Examined};
 pub use catalog::{Builder, Value};
 pub use invalid::{InvalidEvent, InvalidKind};
-pub(crate) use printable::{is_printable, printable};
+pub use printable::{is_printable, printable};
 pub use seal::Disclosure;
 pub use tenant::{BadName, Instance, Origin, Tenant};
 pub use term::{Field, terms, token};

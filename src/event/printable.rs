@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 
 /// Whether a terminal shows the character and does nothing else: not a control character, which could move the
 /// cursor, hide a line or set the title, and not a mark that turns the reading direction.
-pub(crate) fn is_printable(character: char) -> bool {
+pub fn is_printable(character: char) -> bool {
     let reorders =
         matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     !character.is_control() && !reorders
 }
 
 /// The text with all other characters as `\u{…}`.
-pub(crate) fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         if is_printable(character) {

@@ -506,7 +506,9 @@ fn own_events_carry_clear_facts() {
     let mut event = Builder::new(catalog::action::LOG_CREATED, Outcome::Success)
         .fact("origin", "i.example/acme")
         .fact("nonce", Value::bytes(&[9; 32]))
-        .fact("sizes", vec![Value::Number(1), Value::Null, Value::Bool(true)])
+        .fact("names", vec![Value::from("a"), Value::from("b")])
+        .fact("size", 7u64)
+        .fact("is_new", true)
         .actor("operator", "line\n\"quote\"")
         .target("log", "acme")
         .context("ip", "::1")
@@ -525,7 +527,8 @@ fn own_events_carry_clear_facts() {
     assert_eq!(facts.get("origin").and_then(Value::as_text), Some("i.example/acme"));
     assert_eq!(facts.get("nonce").and_then(Value::as_bytes), Some([9; 32]));
     assert_eq!(facts.get("nonce").and_then(Value::as_bytes::<31>), None);
-    assert_eq!(facts.get("sizes").and_then(Value::as_list).map(<[Value]>::len), Some(3));
+    assert_eq!(facts.get("names").and_then(Value::as_list).map(<[Value]>::len), Some(2));
+    assert_eq!(facts.get("size").and_then(Value::as_number), Some(7));
     assert_eq!(body.withheld().unwrap().len(), 0);
     let clear = String::from_utf8(body.canonical.clone()).unwrap();
     assert!(!clear.contains("=ada") && !clear.contains("quote") && !clear.contains("first"));
@@ -534,6 +537,33 @@ fn own_events_carry_clear_facts() {
     let over =
         Builder::new(catalog::action::LOG_CREATED, Outcome::Success).fact("n", 1 << 53).build().unwrap_err();
     assert_eq!((over.kind, over.pointer.as_str()), (InvalidKind::NumberRange, "/varve/n"));
+}
+
+/// What a reader of facts could not tell from an absent one is refused where it is written and where it is read.
+#[test]
+fn facts_are_of_few_types() {
+    use InvalidKind::{BadValue, WrongType};
+    let own = |fact: &str| format!(r#"{{"action":"varve.a","outcome":"success","varve":{{"n":{fact}}}}}"#);
+    for fact in [r#""a""#, "0", "7", "9007199254740991", "true", "false", "[]", r#"["a","b"]"#, "-0", "1e3"] {
+        Event::parse_own(own(fact).as_bytes()).unwrap_or_else(|refused| panic!("{fact}: {refused}"));
+    }
+    for (fact, kind, pointer) in [
+        ("-1", BadValue, "/varve/n"),
+        ("0.5", BadValue, "/varve/n"),
+        ("null", WrongType, "/varve/n"),
+        ("{}", WrongType, "/varve/n"),
+        ("[1]", WrongType, "/varve/n/0"),
+        (r#"[["a"]]"#, WrongType, "/varve/n/0"),
+        ("[null]", WrongType, "/varve/n/0"),
+    ] {
+        let refused = Event::parse_own(own(fact).as_bytes()).expect_err(fact);
+        assert_eq!((refused.kind, refused.pointer.as_str()), (kind, pointer), "{fact}");
+        let stored = format!(
+            r#"{{"action":"varve.a","class":"security","id":"i","outcome":"success","varve":{{"n":{fact}}}}}"#
+        );
+        let body = Body { salt: [1; 16], canonical: stored.into_bytes(), disclosures: Vec::new() };
+        assert!(matches!(body.check(), Err(BodyFault::Event(refused)) if refused.kind == kind), "{fact}");
+    }
 }
 
 #[test]

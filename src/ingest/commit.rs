@@ -116,7 +116,7 @@ impl Committer {
         };
         let payload = payload.finish();
         let armed = self.watchdog.arm(SYNC_LIMIT, "the journal's append");
-        let written = self.journal.append(layer.0, &[&payload]).map_err(|error| error.to_string())?;
+        let written = self.journal.append(layer.code(), &[&payload]).map_err(|error| error.to_string())?;
         self.buffer = payload;
         drop(armed);
         if written != frame {

@@ -19,9 +19,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::bounded;
 use crate::tlog::key::{Signature, Signer, VerifyingKey};
 
 const FIRST_LINE: &str = "varve v1 signing keys";
+
+/// Longest key file: 65,536 logs with 71 keys each, 230 bytes a line with the longest origin.
+const MAX_FILE_BYTES: u64 = 1 << 30;
 
 /// A signer over aws-lc: the same bytes as ed25519-dalek in half the time. `Debug` shows nothing.
 pub struct LogSigner {
@@ -73,6 +77,12 @@ pub enum KeyFileError {
     /// An append failed before.
     #[error("{path}: an earlier append failed; no key is made until the server is started again")]
     Failed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is longer than any may be.
+    #[error("{path}: it has, or would have, over {MAX_FILE_BYTES} bytes; no key was made")]
+    TooLong {
         /// The file.
         path: PathBuf,
     },
@@ -130,7 +140,7 @@ impl KeyFile {
         if mode & 0o077 != 0 {
             return Err(KeyFileError::Exposed { path, mode });
         }
-        let text = Zeroizing::new(fs::read(&path).map_err(io)?);
+        let text = read_text(&path)?;
         let lines = read_lines(&text).map_err(|line| KeyFileError::Damaged { path: path.clone(), line })?;
         Ok((KeyFile { path, failed: AtomicBool::new(false) }, lines.signers))
     }
@@ -155,7 +165,10 @@ impl KeyFile {
         if self.failed.load(Ordering::Acquire) {
             return Err(KeyFileError::Failed { path: self.path.clone() });
         }
-        let text = Zeroizing::new(fs::read(&self.path).map_err(io)?);
+        let text = read_text(&self.path)?;
+        if (text.len() + lines.len()) as u64 > MAX_FILE_BYTES {
+            return Err(KeyFileError::TooLong { path: self.path.clone() });
+        }
         let known =
             read_lines(&text).map_err(|line| KeyFileError::Damaged { path: self.path.clone(), line })?;
         let append = || -> io::Result<()> {
@@ -171,6 +184,12 @@ impl KeyFile {
         })?;
         Ok(signers)
     }
+}
+
+fn read_text(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
+    let text = bounded::read(path, MAX_FILE_BYTES)
+        .map_err(|source| KeyFileError::Io { path: path.to_path_buf(), source })?;
+    text.map(Zeroizing::new).ok_or_else(|| KeyFileError::TooLong { path: path.to_path_buf() })
 }
 
 /// Reads the file; errors with the line at fault, from 1.

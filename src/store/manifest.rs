@@ -13,9 +13,14 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use super::bounded;
 use super::layer_id::LayerId;
 
 const FIRST_LINE: &str = "varve v1 manifest";
+
+/// Longest manifest that is read: a line for each of the 96,360 months of this format, 27 bytes with the largest
+/// generation, comes to 2.6 MB.
+const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 
 /// The live layers with their generations.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -49,8 +54,10 @@ impl Manifest {
     /// Reads `MANIFEST` of a data directory.
     pub fn read(data: &Path) -> Result<Manifest, ManifestError> {
         let path = data.join("MANIFEST");
-        let text = fs::read(&path).map_err(|source| ManifestError::Io { path: path.clone(), source })?;
+        let text = bounded::read(&path, MAX_MANIFEST_BYTES)
+            .map_err(|source| ManifestError::Io { path: path.clone(), source })?;
         let damaged = |line| ManifestError::Damaged { path: path.clone(), line };
+        let text = text.ok_or_else(|| damaged(1))?;
         let text = String::from_utf8(text).map_err(|_| damaged(1))?;
         Manifest::parse(&text).map_err(damaged)
     }

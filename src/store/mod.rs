@@ -7,6 +7,7 @@
 
 pub mod apply;
 pub mod backend;
+pub mod bounded;
 pub mod frame_op;
 pub mod fresh;
 pub mod idtable;

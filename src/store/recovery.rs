@@ -168,8 +168,14 @@ pub fn open(
         let ops = frame_op::read(&frame.payload).map_err(|error| {
             OpenError::Refused(format!("frame {} of the journal does not parse: {error}", frame.number))
         })?;
+        let layer = LayerId::from_code(frame.layer).ok_or_else(|| {
+            OpenError::Refused(format!(
+                "frame {} of the journal names a month outside 1970 to 9999; nothing was changed",
+                frame.number
+            ))
+        })?;
         for op in ops {
-            replay.op(frame.number, LayerId(frame.layer), op)?;
+            replay.op(frame.number, layer, op)?;
         }
     }
     replay.applier.end_replay()?;
@@ -216,7 +222,9 @@ fn manifest_names_all(scan: &Scan, state: &State, manifest: &Manifest) -> Result
         let frame = frame?;
         for op in frame_op::read(&frame.payload).unwrap_or_default() {
             if let Op::Records(appended) = op {
-                let place = (appended.log, LayerId(frame.layer));
+                // A frame of no month is refused when it is replayed.
+                let Some(layer) = LayerId::from_code(frame.layer) else { continue };
+                let place = (appended.log, layer);
                 if missing.get(&place) == Some(&appended.first_index) {
                     missing.remove(&place);
                 }

@@ -18,12 +18,16 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::backend::KvError;
+use super::bounded;
 use super::layer::{Layer, MAX_INDEX};
 use super::layer_id::LayerId;
 use super::page::{self, PageError};
 use crate::tlog::hash::Hash;
 
 const FIRST_LINE: &str = "varve v1 seal";
+
+/// Longest seal that is read: its six lines have 228 bytes with the largest numbers.
+const MAX_SEAL_BYTES: u64 = 256;
 
 /// Name of the file in the layer's directory.
 pub const SEAL_FILE: &str = "SEAL";
@@ -122,8 +126,9 @@ impl Seal {
     /// Reads a layer's seal; `None` when it has none yet.
     pub fn read(dir: &Path) -> Result<Option<Seal>, SealError> {
         let path = dir.join(SEAL_FILE);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
+        let text = match bounded::read(&path, MAX_SEAL_BYTES) {
+            Ok(Some(text)) => text,
+            Ok(None) => return Err(SealError::Damaged(path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(SealError::Io { path, source }),
         };

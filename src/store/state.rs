@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use super::bounded;
 use super::layer_id::LayerId;
 use super::wire::{Reader, Short, put_bytes16, put_bytes32};
 use crate::tlog::hash::Hash;
@@ -22,6 +23,11 @@ pub const MAX_LOGS: usize = 65_536;
 
 /// Most API keys of one instance, revoked ones included: 200 bytes each, 20 MiB.
 pub const MAX_API_KEYS: usize = 100_000;
+
+/// Longest snapshot that is read. A log has 1,700 bytes besides its months (names 80, keys and links 220, a tree of
+/// 2^40 entries 1,300) and 12 a month: 65,536 logs of 1,000 months come to 900 MB. 100,000 keys of 300 bytes come to
+/// 30 MB.
+const MAX_STATE_BYTES: u64 = 1 << 30;
 
 /// Everything a snapshot holds.
 #[derive(Clone, Default)]
@@ -183,7 +189,7 @@ impl Head {
         let count = u32::try_from(self.layers.len()).expect("a layer is a month");
         out.extend_from_slice(&count.to_be_bytes());
         for (layer, first) in &self.layers {
-            out.extend_from_slice(&layer.0.to_be_bytes());
+            out.extend_from_slice(&layer.code().to_be_bytes());
             out.extend_from_slice(&first.to_be_bytes());
         }
     }
@@ -200,7 +206,8 @@ impl Head {
         let count = from.u32()?;
         let mut layers = Vec::new();
         for _ in 0..count {
-            layers.push((LayerId(from.u32()?), from.u64()?));
+            let at = from.offset();
+            layers.push((LayerId::from_code(from.u32()?).ok_or(Short { at })?, from.u64()?));
         }
         Ok(Head { size, link, recorded_at, key, frontier, layers })
     }
@@ -296,8 +303,10 @@ impl State {
     /// Reads the snapshot of `frame` and holds it against the digest that HEAD has.
     pub fn read(dir: &Path, frame: u64, digest: &Hash) -> Result<State, StateError> {
         let path = path_of(dir, frame);
-        let bytes = fs::read(&path).map_err(|source| StateError::Io { path: path.clone(), source })?;
+        let bytes = bounded::read(&path, MAX_STATE_BYTES)
+            .map_err(|source| StateError::Io { path: path.clone(), source })?;
         let damaged = |reason| StateError::Damaged { path: path.clone(), reason };
+        let bytes = bytes.ok_or_else(|| damaged("the snapshot is longer than any can be"))?;
         let (body, stored) =
             bytes.split_last_chunk::<32>().ok_or_else(|| damaged("the snapshot is too short"))?;
         let found = blake3::hash(body);

@@ -343,6 +343,12 @@ impl IdBuckets {
         bucket.complete &= complete;
     }
 
+    /// Number of buckets.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
     fn get(&self, at: u64) -> Option<&Bucket> {
         usize::try_from(at).ok().and_then(|at| self.buckets.get(at))
     }

@@ -177,17 +177,19 @@ impl Journal {
                 Ok(frame) => frame,
                 Err(error) => return refused(error),
             };
+            let damaged = |expected: &str, found: String| {
+                Ok(Err(Finding::store(FindingKind::JournalDamaged, "journal", expected, found)))
+            };
             let Ok(ops) = frame_op::read(&frame.payload) else {
                 let found = format!("a section of frame {} does not parse", frame.number);
-                return Ok(Err(Finding::store(
-                    FindingKind::JournalDamaged,
-                    "journal",
-                    "sections of this format",
-                    found,
-                )));
+                return damaged("sections of this format", found);
+            };
+            let Some(layer) = LayerId::from_code(frame.layer) else {
+                let found = format!("frame {} names layer {}", frame.number, frame.layer);
+                return damaged("a month of 1970 to 9999", found);
             };
             for op in ops {
-                if let Err(finding) = journal.op(frame.number, LayerId(frame.layer), op, ids_upto) {
+                if let Err(finding) = journal.op(frame.number, layer, op, ids_upto) {
                     return Ok(Err(finding));
                 }
             }

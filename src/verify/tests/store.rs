@@ -81,7 +81,7 @@ pub(super) fn options() -> journal::Options {
     journal::Options { segment_bytes: 512 << 10, max_frame_bytes: 256 << 10, background: false }
 }
 
-fn backend() -> SledBackend {
+pub(super) fn backend() -> SledBackend {
     SledBackend::new(Watchdog::aborting())
 }
 

@@ -354,6 +354,77 @@ fn a_start_may_change_the_interval() {
     assert_intact(&verify(dir.path()));
 }
 
+/// A frame whose month no clock of this format can have shown, hashed and chained as any other.
+#[test]
+fn a_frame_of_an_impossible_month_is_damage() {
+    use crate::journal::Scan;
+    use crate::store::frame_op::PayloadWriter;
+    use crate::store::recovery;
+    for layer in [0, 1_969 * 12 + 11, 10_000 * 12, 300_000 * 12, u32::MAX] {
+        let dir = sample_copy();
+        let (size, _) = store::root_of(dir.path(), "acme");
+        let record = sample().acme[0].clone();
+        let mut payload = PayloadWriter::new(Vec::new());
+        payload.records(1, size, &record.link, std::iter::once(&record.record));
+        let scan = Scan::read(&dir.path().join("journal"), &store::options()).unwrap();
+        let mut journal = scan.into_writer().unwrap();
+        journal.append(layer, &[&payload.finish()]).unwrap();
+        drop(journal);
+        assert_found(&verify(dir.path()), &[(FindingKind::JournalDamaged, "", None)]);
+        let opened = recovery::open(dir.path(), std::sync::Arc::new(store::backend()), &store::options());
+        assert!(opened.is_err_and(|error| error.to_string().contains("month")), "{layer}");
+    }
+}
+
+/// An index that comes out of nowhere must not make memory as large as it says.
+#[test]
+fn memory_follows_what_was_read() {
+    use super::super::check::{BodyState, Checked, CheckedRecord, LogInfo, Signed};
+    use crate::store::layer_id::LayerId;
+    use crate::store::state::LogIdentity;
+    let info = LogInfo {
+        identity: LogIdentity {
+            number: 1,
+            tenant: "acme".to_owned(),
+            origin: String::new(),
+            log_id: Hash::ZERO,
+            index_key: [0; 32],
+            genesis_key: [0; 32],
+        },
+        origin: "test.example/acme".to_owned(),
+        chained_below: 0,
+        keys: parking_lot::RwLock::new(Vec::new()),
+        receipts: Vec::new(),
+    };
+    let record = CheckedRecord {
+        recorded_at: LayerId::parse("2026-10").unwrap().start(),
+        occurred_at: 0,
+        key_id: crate::tlog::key::KeyId([0; 4]),
+        class: 1,
+        link: Hash::ZERO,
+        leaf_hash: Hash::ZERO,
+        signed: Signed::Unchecked,
+        body: BodyState::Present,
+        sums: index::Contribution::default(),
+        fact: None,
+    };
+    let page = Checked {
+        log: 0,
+        first_index: 1 << 20,
+        previous: Hash::ZERO,
+        records: vec![record],
+        faults: Vec::new(),
+        signatures_checked: 0,
+        sealed: Vec::new(),
+    };
+    let mut walk = Walk::new(&info, Vec::new(), u64::MAX);
+    let mut findings = Findings::default();
+    let mut context = Context { info: &info, checkpoints: &[], findings: &mut findings };
+    walk.take(&mut context, LayerId::parse("2026-10").unwrap(), page);
+    assert_eq!((walk.next, walk.ids.len()), ((1 << 20) + 1, 0));
+    assert!(!findings.is_empty());
+}
+
 #[test]
 fn indexes_must_answer_as_the_records_would() {
     let found = |change: &dyn Fn(&crate::store::layer::Layer, &dyn crate::store::backend::Kv)| {

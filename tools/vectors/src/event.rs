@@ -82,8 +82,8 @@ fn admitted(files: &mut Files) {
         ),
         rule("varve-prefix-is-not-a-word", "only `varve.` is reserved", r#"{"action":"varves.x","outcome":"success"}"#, r#"{"action":"varves.x","outcome":"success"}"#),
     ]);
-    let own = r#"{"action":"varve.log.created","varve":{"origin":"i/t","n":[1]},"outcome":"success"}"#;
-    let canonical = r#"{"action":"varve.log.created","outcome":"success","varve":{"n":[1],"origin":"i/t"}}"#;
+    let own = r#"{"action":"varve.log.created","varve":{"origin":"i/t","n":["a"],"size":1,"is_new":true},"outcome":"success"}"#;
+    let canonical = r#"{"action":"varve.log.created","outcome":"success","varve":{"is_new":true,"n":["a"],"origin":"i/t","size":1}}"#;
     let members = [
         ("rule", "an own event may have clear facts".into()),
         ("own", true.into()),
@@ -181,6 +181,22 @@ fn refused(files: &mut Files) {
         ("pointer", "/action".into()),
     ];
     files.push(("refuse-own-outside-varve.json".to_owned(), file(&members)));
+    for (name, kind, pointer, fact) in [
+        ("negative", BadValue, "/varve/n", "-1"),
+        ("fraction", BadValue, "/varve/n", "0.5"),
+        ("null", WrongType, "/varve/n", "null"),
+        ("object", WrongType, "/varve/n", "{}"),
+        ("list-of-numbers", WrongType, "/varve/n/0", "[1]"),
+    ] {
+        let raw = format!(r#"{{"action":"varve.a","outcome":"success","varve":{{"n":{fact}}}}}"#);
+        let members = [
+            ("own", true.into()),
+            ("raw", raw.as_str().into()),
+            ("kind", kind.name().into()),
+            ("pointer", pointer.into()),
+        ];
+        files.push((format!("refuse-fact-{name}.json"), file(&members)));
+    }
 }
 
 /// Members that are refused beside a sound `action` and `outcome`.

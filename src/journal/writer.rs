@@ -100,7 +100,7 @@ impl Writer {
     }
 
     /// Lets segments go whose frames are all at or below `up_to_frame`, and which were releasable at the call
-    /// before already. Never the one that holds the newest frame. Returns how many lost their name; they are
+    /// before already, or when the journal was opened. Never the one that holds the newest frame. Returns how many lost their name; they are
     /// then wiped with zeros and removed, see [`Writer::wipes_pending`].
     ///
     /// # Errors
@@ -308,6 +308,13 @@ impl Scan {
             Attendant::start(&self.disk, dir, self.options.segment_bytes, self.options.background)?;
         attendant.prepare(active.number + 1);
         let closed: VecDeque<Segment> = full.iter().copied().collect();
+        // What HEAD says is applied was releasable before this process began: without this, processes that make one
+        // checkpoint each would never let anything go.
+        let older_generation = closed
+            .iter()
+            .take_while(|segment| segment.last_frame <= self.head.applied)
+            .last()
+            .map_or(0, |segment| segment.number);
         let bytes_since_release = closed.iter().map(|segment| segment.end).sum::<u64>() + active.end;
         Ok(Writer {
             closed,
@@ -317,7 +324,7 @@ impl Scan {
             newest: self.newest,
             attendant,
             buffer: Vec::with_capacity(SECTOR_BYTES),
-            older_generation: 0,
+            older_generation,
             bytes_since_release,
             poison: None,
             disk: self.disk,

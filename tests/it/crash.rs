@@ -358,9 +358,10 @@ fn what_a_failed_sync_left_in_memory_is_not_believed() {
         if round == 1 {
             world.clock.next_month();
         }
-        // Two clean checkpoints, after which the journal may let go; then a power cut takes what no disk has.
-        for _ in 0..2 {
-            world.send("north", 5, 40);
+        // Clean checkpoints, and more than the journal's segments hold, so that it lets go of the frames that the
+        // layer was believed to have; then a power cut takes what no disk has.
+        for _ in 0..3 {
+            (0..5).for_each(|_| world.send("south", 20, 50_000));
             world.restart();
         }
         world.service().stop().unwrap();

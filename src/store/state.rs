@@ -339,3 +339,22 @@ impl State {
 fn path_of(dir: &Path, frame: u64) -> PathBuf {
     dir.join(format!("{frame:016x}.state"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_names_months_that_can_be() {
+        let month = LayerId::parse("2026-11").unwrap();
+        let head = Head { layers: vec![(month, 7)], ..Head::empty([1; 32]) };
+        let mut bytes = Vec::new();
+        head.encode(&mut bytes);
+        let at = bytes.len() - 12;
+        assert_eq!(Head::decode(&mut Reader::new(&bytes)).map(|head| head.layers).ok(), Some(head.layers));
+        for code in [0, 1_969 * 12 + 11, 10_000 * 12, u32::MAX] {
+            bytes[at..at + 4].copy_from_slice(&code.to_be_bytes());
+            assert!(Head::decode(&mut Reader::new(&bytes)).is_err_and(|short| short.at == at), "{code}");
+        }
+    }
+}

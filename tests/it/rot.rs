@@ -278,3 +278,25 @@ fn a_part_put_back_as_it_was_is_refused_or_changes_nothing() {
         }
     }
 }
+
+/// What the service writes of tenants, keys and itself is what the verifier reads there.
+#[test]
+fn the_verifier_believes_what_the_service_wrote() {
+    use varve::verify::{Claim, Options, Progress, verify_dir};
+    struct Quiet;
+    impl Progress for Quiet {
+        fn started(&self, _: u64) {}
+        fn advanced(&self, _: u64) {}
+        fn message(&self, _: &str) {}
+    }
+    let subject = Subject::new();
+    subject.work("one", 70);
+    Service::rotate_signing_key(&subject.data(), None, &subject.options()).unwrap();
+    subject.clock.next_month();
+    subject.work("two", 70);
+    Service::reset_operator_key(&subject.data(), &subject.options()).unwrap();
+    let report = verify_dir(&subject.data(), &Options::default(), &Quiet).unwrap();
+    assert!(report.valid && report.warning_count == 0, "{}", report.to_text());
+    assert_eq!((report.claim, report.logs.len()), (Claim::SelfSigned, 1 + TENANTS.len()));
+    assert!(report.logs.iter().all(|log| log.key_ids.len() == 2), "{}", report.to_text());
+}

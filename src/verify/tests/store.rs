@@ -428,15 +428,15 @@ pub(super) fn sample() -> &'static Sample {
         let writing = Writing::open(&path, clock);
         writing.heartbeat(3);
         writing.stop();
-        // Segments go at the second checkpoint that could let them go.
+        // A journal that is opened anew lets go of what was applied before.
         let scan = journal::Scan::read(&path.join("journal"), &options()).unwrap();
-        let (head, oldest) = (*scan.head(), scan.oldest());
+        let head = *scan.head();
         let mut journal = scan.into_writer().unwrap();
         journal.set_head(head.applied, head.map_root, true).unwrap();
         journal.release(head.applied).unwrap();
-        journal.release(head.applied).unwrap();
         drop(journal);
-        assert!(journal::Scan::read(&path.join("journal"), &options()).unwrap().oldest() > oldest);
+        let scan = journal::Scan::read(&path.join("journal"), &options()).unwrap();
+        assert!(scan.oldest() > Some(1) && scan.oldest() < scan.newest().map(|(frame, _)| frame));
         Sample { _dir: dir, path, old, acme, signers, first_signers, genesis, acme_log_id }
     })
 }

@@ -11,6 +11,8 @@ fn main() -> ExitCode {
     if let Err(warning) = varve::process::flush_rule::install() {
         eprintln!("warning: {warning}");
     }
+    // Layers, ids and snapshots hold what people did and secrets of the instance: for this user alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     varve::store::sled::install_panic_hook();
     varve::cli::run()
 }

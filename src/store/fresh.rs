@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use super::idtable::{IdTable, IdTableError};
@@ -107,10 +108,10 @@ fn refuse_what_is_there(data: &Path) -> Result<(), CreateError> {
     }
 }
 
-/// Makes a directory and its name durable; one that is there is fine.
+/// Makes a directory, mode 0700, and its name durable; one that is there is fine and keeps its mode.
 fn make_directory(path: &Path) -> Result<(), CreateError> {
     let io = |source| CreateError::Io { path: path.to_path_buf(), source };
-    match fs::create_dir(path) {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(io(error)),
         _ => {}
     }

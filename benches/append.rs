@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::Ed25519KeyPair;
+use ed25519_dalek::Signer as _;
 use varve::service::{BatchMode, ErrorCode, OpenOptions, Service, Submitted};
 
 #[global_allocator]
@@ -30,20 +31,40 @@ fn event(number: u64) -> String {
     )
 }
 
+/// Signatures a second of all cores together when they do nothing else: by aws-lc, which Varve signs with.
 fn sign_only(threads: usize, time: Duration) -> f64 {
+    all_cores(threads, time, |seed| {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed).unwrap();
+        move |message| {
+            std::hint::black_box(pair.sign(message));
+        }
+    })
+}
+
+/// The same by ed25519-dalek, which verdicts come from.
+fn sign_only_dalek(threads: usize, time: Duration) -> f64 {
+    all_cores(threads, time, |seed| {
+        let key = ed25519_dalek::SigningKey::from_bytes(&seed);
+        move |message| {
+            std::hint::black_box(key.sign(message));
+        }
+    })
+}
+
+fn all_cores<F: FnMut(&[u8])>(threads: usize, time: Duration, signer: impl Fn([u8; 32]) -> F + Sync) -> f64 {
     let done = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let start = Instant::now();
     std::thread::scope(|scope| {
         for seed in 0..threads {
-            let (done, stop) = (&done, &stop);
+            let (done, stop, signer) = (&done, &stop, &signer);
             let limit = std::thread::Builder::new().name("sign-only".into());
             let work = move || {
-                let pair = Ed25519KeyPair::from_seed_unchecked(&[u8::try_from(seed).unwrap(); 32]).unwrap();
+                let mut sign = signer([u8::try_from(seed).unwrap(); 32]);
                 let message = [7u8; 47];
                 while !stop.load(Ordering::Relaxed) {
                     for _ in 0..64 {
-                        std::hint::black_box(pair.sign(std::hint::black_box(&message)));
+                        sign(std::hint::black_box(&message));
                     }
                     done.fetch_add(64, Ordering::Relaxed);
                 }
@@ -119,6 +140,7 @@ fn main() {
     let cores = std::thread::available_parallelism().unwrap().get();
     let size = event(1).len();
     println!("append: events of {size} bytes, fsync before each answer, every event signed, {cores} cores");
+    println!("  sign-only by ed25519-dalek, for comparison: {:.0}/s", sign_only_dalek(cores, time));
     let only =
         std::env::args().find(|arg| arg.contains('x') && arg.starts_with(|c: char| c.is_ascii_digit()));
     for (clients, batch, logs, share) in [(16, 100, 4, 1), (8, 1000, 4, 1), (256, 1, 4, 3)] {

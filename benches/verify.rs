@@ -5,27 +5,11 @@
 
 #![allow(clippy::disallowed_methods, clippy::cast_possible_truncation, reason = "it measures")]
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
-use varve::event::catalog::{Class, action};
-use varve::event::{Builder, Event, Outcome, Value};
-use varve::ingest::Pipeline;
-use varve::ingest::clock::{Stamps, SystemClock};
-use varve::ingest::prepare::{Prepared, fill_in, prepare};
-use varve::ingest::queue::{Control, Submission};
-use varve::journal::{self, Writer};
-use varve::process::watchdog::Watchdog;
-use varve::store::keyfile::KeyFile;
-use varve::store::log::Log;
-use varve::store::manifest::Manifest;
-use varve::store::recovery;
-use varve::store::sled::SledBackend;
-use varve::store::state::{Head, LogIdentity, State};
-use varve::tlog::chain;
+use varve::service::{BatchMode, OpenOptions, Service, Submitted};
 use varve::tlog::key::{SeedSigner, Signer as _};
 use varve::verify::{Options, Progress, verify_dir};
 
@@ -108,82 +92,30 @@ fn raw_rate() -> (f64, f64) {
 }
 
 fn write(dir: &Path, entries: usize, tenants: usize) {
-    let options = journal::Options::default();
-    for name in ["layers", "state", "ids"] {
-        fs::create_dir_all(dir.join(name)).expect("a directory");
-    }
-    let state = State { instance: INSTANCE.to_owned(), ..State::default() };
-    let mut writer = Writer::create(&dir.join("journal"), &options).expect("a journal");
-    let digest = state.write(&dir.join("state"), 0).expect("a snapshot");
-    writer.set_head(0, digest, true).expect("a head");
-    drop(writer);
-    Manifest::default().write(dir).expect("a manifest");
-    KeyFile::create(dir).expect("a key file");
-    let backend = Arc::new(SledBackend::new(Watchdog::aborting()));
-    let recovered = recovery::open(dir, backend, &options).expect("an empty store");
-    let stamps = Arc::new(Stamps::new(Arc::new(SystemClock), 0));
-    let store = recovered.store;
-    let pipeline = Pipeline::start(
-        &store,
-        recovered.applier,
-        recovered.journal,
-        &HashMap::new(),
-        &stamps,
-        recovered.newest_frame,
-        varve::ingest::Pace::default(),
-    );
-    let pipeline = pipeline.expect("the write path");
-    let submit = |items: Vec<Prepared>, controls| {
-        let submission = Submission { items, controls, atomic: true, epoch: Some(store.recent.epoch()) };
-        pipeline.queue.admit(submission).expect("room in the queue")
-    };
-    for number in 0..tenants {
-        let tenant = if number == 0 { "_system".to_owned() } else { format!("tenant-{number}") };
-        let origin = format!("{INSTANCE}/{tenant}");
-        let signer = Arc::new(
-            recovered
-                .key_file
-                .add(&[&origin], &mut |seed| seed.fill(1 + (number % 200) as u8))
-                .expect("a key")
-                .remove(0),
-        );
-        let key = signer.public();
-        let log_id = chain::log_id(&origin, &[7; 32], &key, None);
-        let number = u32::try_from(number).expect("few tenants");
-        let identity = LogIdentity {
-            number,
-            tenant,
-            origin: String::new(),
-            log_id,
-            index_key: [number.to_be_bytes()[3]; 32],
-            genesis_key: key,
-        };
-        let log = Log::new(identity.clone(), Head::empty(key));
-        let genesis = Builder::new(action::LOG_CREATED, Outcome::Success)
-            .fact("origin", origin.as_str())
-            .fact("nonce", Value::bytes(&[7; 32]))
-            .fact("public_key", Value::bytes(&key));
-        let mut genesis = genesis.build().expect("an event");
-        fill_in(&mut genesis, Class::Permanent);
-        let item = prepare(&log, &genesis, 0);
-        submit(vec![item], vec![Control::CreateLog { identity, signer }]).wait().expect("a log");
-    }
-    let logs = store.logs();
-    let mut waiting = std::collections::VecDeque::new();
+    let options = OpenOptions { heartbeat_seconds: 0, ..OpenOptions::default() };
+    let made = Service::init(dir, Some(INSTANCE), None, &options).expect("a store");
+    let service = Service::open(dir, &options).expect("an empty store");
+    let operator = service.authenticate(&made.operator_key).expect("the operator");
+    let principals: Vec<_> = (0..tenants)
+        .map(|number| {
+            let tenant = format!("tenant-{number}");
+            service.create_tenant(&operator, &tenant).expect("a tenant");
+            let scopes = ["ingest".to_owned()];
+            let key = service.create_key(&operator, &tenant, "bench", &scopes, None).expect("a key");
+            let by = service.authenticate(&key.key).expect("the tenant's key");
+            (tenant, by)
+        })
+        .collect();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     for (batch, first) in (0..entries).step_by(BATCH).enumerate() {
-        let log = &logs[batch % logs.len()];
-        let item = |n| {
-            let mut event = Event::parse(event_json(n).as_bytes()).expect("an event");
-            fill_in(&mut event, Class::Security);
-            prepare(log, &event, Class::Security.code())
-        };
-        waiting.push_back(submit((first..entries.min(first + BATCH)).map(item).collect(), Vec::new()));
-        if waiting.len() > 8 {
-            waiting.pop_front().expect("not empty").wait().expect("durable");
-        }
+        let (tenant, by) = &principals[batch % tenants];
+        let raw: Vec<String> = (first..entries.min(first + BATCH)).map(event_json).collect();
+        let events: Vec<Submitted<'_>> =
+            raw.iter().map(|raw| Submitted { raw: raw.as_bytes(), idempotency_key: None }).collect();
+        let receipts = runtime.block_on(service.append(by, tenant, &events, BatchMode::Atomic, false));
+        receipts.expect("durable");
     }
-    waiting.into_iter().for_each(|ticket| drop(ticket.wait().expect("durable")));
-    pipeline.stop().expect("a clean stop");
+    service.stop().expect("a clean stop");
 }
 
 /// About 480 bytes.

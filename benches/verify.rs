@@ -1,15 +1,20 @@
-//! The offline verifier against a store of its own making: `cargo bench --bench verify -- [ENTRIES] [TENANTS]`.
+//! The offline verifier against a store of its own making:
+//! `cargo bench --bench verify -- [ENTRIES] [TENANTS] [hashes]`; with the last word signatures are left out.
 //!
-//! Prints entries a second with hashes alone and with signatures, the rate of strict verification alone on
-//! the same number of threads, and the largest resident set.
+//! Prints entries a second with hashes alone and with signatures, each beside its limit on the same number of
+//! threads in the same run: the hashes of an entry and nothing else, strict verification and nothing else.
 
 #![allow(clippy::disallowed_methods, clippy::cast_possible_truncation, reason = "it measures")]
 
 use std::fs;
+use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
+use varve::event::{Field, token};
 use varve::service::{BatchMode, OpenOptions, Service, Submitted};
+use varve::tlog::chain;
+use varve::tlog::hash::{EVENT, SEALED};
 use varve::tlog::key::{SeedSigner, Signer as _};
 use varve::verify::{Options, Progress, verify_dir};
 
@@ -46,7 +51,13 @@ fn main() {
         started.elapsed().as_secs_f64(),
         bytes(dir.path()) >> 20
     );
+    let hashes_only = std::env::args().any(|arg| arg == "hashes");
     for no_signatures in [true, true, false] {
+        if hashes_only && !no_signatures {
+            continue;
+        }
+        let limit = || if no_signatures { raw_hashes() } else { raw_signatures() };
+        let before = limit();
         let options = Options { no_signatures, ..Options::default() };
         let (started, cpu_before) = (Instant::now(), cpu_seconds());
         let report = verify_dir(dir.path(), &options, &Quiet).expect("a store that can be read");
@@ -54,14 +65,14 @@ fn main() {
         assert!(report.valid, "{}", report.to_text());
         let size = report.logs.iter().map(|log| log.size).sum::<u64>() as f64;
         let what = if no_signatures { "hashes alone" } else { "with signatures" };
+        let limit = f64::midpoint(before, limit());
         println!(
-            "{what}: {:.0} entries/s ({seconds:.2} s; {:.2} us of CPU an entry)",
+            "{what}: {:.0} entries/s ({seconds:.2} s; {:.2} us of CPU an entry); nothing else: {limit:.0}/s, ratio {:.2}",
             size / seconds,
-            cpu / size * 1e6
+            cpu / size * 1e6,
+            size / seconds / limit,
         );
     }
-    let (rate, cpu) = raw_rate();
-    println!("verify_strict alone: {rate:.0}/s on as many threads ({cpu:.2} us of CPU each)");
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("VmHWM unknown"));
 }
@@ -73,22 +84,41 @@ fn cpu_seconds() -> f64 {
     fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
-fn raw_rate() -> (f64, f64) {
-    const EACH: usize = 20_000;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+/// Strict verifications a second of all cores.
+fn raw_signatures() -> f64 {
     let signer = SeedSigner::from_seed(&[1; 32]);
     let message = [7u8; 47];
     let (signature, key) = (signer.sign(&message), signer.verifying_key());
-    let (started, cpu_before) = (Instant::now(), cpu_seconds());
+    on_all_cores(20_000, &|| assert!(key.verify(black_box(&message), &signature)))
+}
+
+/// Entries a second of all cores when only what must be hashed of one is: link, leaf, event, four sealed values,
+/// two tokens that no cache has.
+fn raw_hashes() -> f64 {
+    let (entry, event, sealed) = ([7u8; chain::ENTRY_BYTES], [7u8; 480], [7u8; 80]);
+    let key = [7u8; 32];
+    on_all_cores(100_000, &|| {
+        black_box(chain::link(black_box(&entry)));
+        black_box(chain::leaf_hash(black_box(&entry)));
+        black_box(EVENT.hash(&[black_box(&event)]));
+        (0..4).for_each(|_| {
+            black_box(SEALED.hash(&[black_box(&sealed)]));
+        });
+        (0..2).for_each(|_| {
+            black_box(token(&key, Field::Id, black_box(b"01933e5f-000000000001")));
+        });
+    })
+}
+
+fn on_all_cores(each: usize, work: &(dyn Fn() + Sync)) -> f64 {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let started = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| {
-                (0..EACH).for_each(|_| assert!(key.verify(std::hint::black_box(&message), &signature)))
-            });
+            scope.spawn(|| (0..each).for_each(|_| work()));
         }
     });
-    let all = (EACH * threads) as f64;
-    (all / started.elapsed().as_secs_f64(), (cpu_seconds() - cpu_before) / all * 1e6)
+    (each * threads) as f64 / started.elapsed().as_secs_f64()
 }
 
 fn write(dir: &Path, entries: usize, tenants: usize) {

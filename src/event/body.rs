@@ -6,9 +6,9 @@ use std::fmt;
 use super::canonical::{Members, string_value};
 use super::catalog::Value;
 use super::invalid::InvalidEvent;
-use super::limits::{MAX_EVENT_BYTES, MAX_SEALED, MAX_STORED_EVENT_BYTES};
 use super::seal::{Disclosure, SealedPath};
-use super::shape::{self, Form, Layout, Member, Part};
+use super::shape::Part;
+use super::view::{BodyView, DisclosureView};
 use super::{Event, Micros, Outcome, catalog};
 use crate::tlog::hash::{EVENT, Hash};
 
@@ -90,7 +90,7 @@ impl Body {
     /// # Errors
     /// The first rule found broken.
     pub fn check(&self) -> Result<(), BodyFault> {
-        self.checked(&[]).map(drop)
+        self.view().checked(&[]).map(drop)
     }
 
     /// [`Body::check`] and [`Body::event_hash`] in one, with what a verifier asks next.
@@ -107,68 +107,20 @@ impl Body {
     /// # Errors
     /// As [`Body::check`].
     pub fn examine_with(&self, computed: &[[u8; 32]]) -> Result<Examined<'_>, BodyFault> {
-        let (layout, disclosed) = self.checked(computed)?;
-        let word = |member: Member| {
-            string_value(layout.members[member as usize].of(&self.canonical))
-                .and_then(|text| std::str::from_utf8(text.raw).ok())
-                .unwrap_or_default()
-        };
-        let withheld = layout.parts.iter().enumerate().filter(|(place, _)| disclosed >> place & 1 == 0);
-        Ok(Examined {
-            event_hash: self.event_hash(),
-            action: word(Member::Action),
-            id: word(Member::Id),
-            class: word(Member::Class),
-            outcome: layout.outcome,
-            occurred_at: layout.occurred_at,
-            is_own: catalog::is_own(word(Member::Action)),
-            withheld: withheld.map(|(_, part)| part.path.text()).collect(),
-        })
+        self.view().examine_with(computed)
     }
 
-    /// Checks the whole body; the layout, and which of its parts have a disclosure.
-    fn checked(&self, computed: &[[u8; 32]]) -> Result<(Layout, u64), BodyFault> {
-        let layout = self.layout()?;
-        let is_given = computed.len() == self.disclosures.len();
-        let mut given = computed.iter().filter(|_| is_given);
-        let disclosed = self.place(&layout.parts, |part, disclosure| {
-            let commitment = given.next().map_or_else(|| disclosure.commitment(), |given| Hash(*given));
-            if commitment != part.commitment {
-                return Err(BodyFault::NotCommitted { path: disclosure.path.clone() });
-            }
-            Ok(())
-        })?;
-        Ok((layout, disclosed))
-    }
-
-    fn layout(&self) -> Result<Layout, BodyFault> {
-        shape::read(&self.canonical, Form::Stored).map_err(|fault| BodyFault::Event(fault.into()))
-    }
-
-    /// Puts each disclosure to its marker, checks its value and whatever `check` asks. A bit for each part
-    /// that has one.
-    fn place(
-        &self,
-        parts: &[Part],
-        mut check: impl FnMut(&Part, &Disclosure) -> Result<(), BodyFault>,
-    ) -> Result<u64, BodyFault> {
-        // A bit for each of at most 37 parts.
-        const { assert!(MAX_SEALED <= 64) };
-        let mut disclosed = 0_u64;
-        for disclosure in &self.disclosures {
-            let path = || disclosure.path.clone();
-            let part = SealedPath::parse(&disclosure.path)
-                .and_then(|sealed| parts.iter().enumerate().find(|(_, part)| part.path == sealed));
-            let (place, part) = part.ok_or_else(|| BodyFault::NoMarker { path: path() })?;
-            if disclosed >> place & 1 == 1 {
-                return Err(BodyFault::Twice { path: path() });
-            }
-            disclosed |= 1 << place;
-            shape::read_disclosed(&disclosure.value, part.path)
-                .map_err(|fault| BodyFault::Disclosure(fault.below(&disclosure.path)))?;
-            check(part, disclosure)?;
+    /// The body without a copy.
+    pub fn view(&self) -> BodyView<'_> {
+        fn shown(disclosure: &Disclosure) -> DisclosureView<'_> {
+            let Disclosure { path, salt, value } = disclosure;
+            DisclosureView { path, salt, value }
         }
-        Ok(disclosed)
+        BodyView {
+            salt: &self.salt,
+            canonical: &self.canonical,
+            disclosures: self.disclosures.iter().map(shown).collect(),
+        }
     }
 
     /// Places of all markers, as pointers, in canonical order.
@@ -176,7 +128,7 @@ impl Body {
     /// # Errors
     /// The rule that the event bytes break.
     pub fn sealed_paths(&self) -> Result<Vec<String>, BodyFault> {
-        Ok(self.layout()?.parts.iter().map(|part| part.path.text()).collect())
+        Ok(self.view().layout()?.parts.iter().map(|part| part.path.text()).collect())
     }
 
     /// Places of markers without a disclosure, in canonical order.
@@ -200,8 +152,9 @@ impl Body {
     /// # Errors
     /// A rule that the event or a disclosed value breaks.
     pub fn open(&self) -> Result<Vec<u8>, BodyFault> {
-        let layout = self.layout()?;
-        self.place(&layout.parts, |_, _| Ok(()))?;
+        let view = self.view();
+        let layout = view.layout()?;
+        view.place(&layout.parts, |_, _| Ok(()))?;
         let sealed_bytes: usize = self.disclosures.iter().map(|disclosure| disclosure.value.len()).sum();
         let mut out = Vec::with_capacity(self.canonical.len() + sealed_bytes);
         layout.write(&self.canonical, &mut out, |part, out| self.open_part(part, out));
@@ -309,26 +262,8 @@ impl Body {
     /// # Errors
     /// [`BodyFault::Encoding`].
     pub fn decode(bytes: &[u8]) -> Result<(Body, usize), BodyFault> {
-        let mut rest = bytes;
-        let salt = *fixed::<16>(&mut rest)?;
-        let canonical = counted(&mut rest, MAX_STORED_EVENT_BYTES)?.to_vec();
-        let count = usize::from(fixed::<1>(&mut rest)?[0]);
-        if count > MAX_SEALED {
-            return Err(BodyFault::Encoding("more disclosures than an event can have"));
-        }
-        let mut disclosures = Vec::with_capacity(count);
-        for _ in 0..count {
-            let length = usize::from(fixed::<1>(&mut rest)?[0]);
-            let path = std::str::from_utf8(take(&mut rest, length)?)
-                .ok()
-                .filter(|path| SealedPath::parse(path).is_some());
-            let path =
-                path.ok_or(BodyFault::Encoding("a disclosure of a place that is never sealed"))?.to_owned();
-            let salt = *fixed::<16>(&mut rest)?;
-            let value = counted(&mut rest, MAX_EVENT_BYTES)?.to_vec();
-            disclosures.push(Disclosure { path, salt, value });
-        }
-        Ok((Body { salt, canonical, disclosures }, bytes.len() - rest.len()))
+        let (view, used) = BodyView::decode(bytes)?;
+        Ok((view.to_body(), used))
     }
 }
 
@@ -337,24 +272,4 @@ impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Body({} bytes, {:?})", self.canonical.len(), self.disclosures)
     }
-}
-
-fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], BodyFault> {
-    let (head, tail) = rest.split_at_checked(length).ok_or(BodyFault::Encoding("it ends early"))?;
-    *rest = tail;
-    Ok(head)
-}
-
-fn fixed<'a, const N: usize>(rest: &mut &'a [u8]) -> Result<&'a [u8; N], BodyFault> {
-    let (head, tail) = rest.split_first_chunk().ok_or(BodyFault::Encoding("it ends early"))?;
-    *rest = tail;
-    Ok(head)
-}
-
-fn counted<'a>(rest: &mut &'a [u8], max_bytes: usize) -> Result<&'a [u8], BodyFault> {
-    let length = usize::try_from(u32::from_be_bytes(*fixed(rest)?)).unwrap_or(usize::MAX);
-    if length > max_bytes {
-        return Err(BodyFault::Encoding("a length beyond the limit"));
-    }
-    take(rest, length)
 }

@@ -26,6 +26,7 @@ mod tests;
 pub mod time;
 #[cfg(test)]
 mod vectors;
+mod view;
 
 pub use body::{Body, BodyFault, Examined};
 pub use catalog::{Builder, Value};
@@ -35,6 +36,7 @@ pub use seal::Disclosure;
 pub use tenant::{BadName, Instance, Origin, Tenant};
 pub use term::{Field, terms, token};
 pub use time::{BadTime, Micros};
+pub use view::{BodyView, DisclosureView};
 
 use canonical::Text;
 use seal::{commitment, write_marker};

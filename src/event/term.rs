@@ -3,8 +3,8 @@
 //! An index holds tokens only, keyed for one log: who copies it learns neither an actor nor an address,
 //! and two logs' tokens cannot be joined.
 
-use super::body::Body;
 use super::canonical::{Members, string_value};
+use super::view::BodyView;
 
 /// What a term is about. The codes are part of the format of index chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,8 +58,8 @@ impl Field {
 /// Visits the terms of a body, in no set order; a value that two targets share comes twice. Terms of
 /// withheld values are not visited. The body must have been checked, or made here; other bytes give
 /// terms that mean nothing.
-pub fn terms(body: &Body, visit: &mut dyn FnMut(Field, &[u8])) {
-    for (name, value) in Members::new(&body.canonical) {
+pub fn terms(body: &BodyView<'_>, visit: &mut dyn FnMut(Field, &[u8])) {
+    for (name, value) in Members::new(body.canonical) {
         let field = match name {
             b"action" => Field::Action,
             b"class" => Field::Class,
@@ -76,13 +76,13 @@ pub fn terms(body: &Body, visit: &mut dyn FnMut(Field, &[u8])) {
         }
     }
     for disclosure in &body.disclosures {
-        let wanted: &[(&[u8], Field)] = match disclosure.path.as_str() {
+        let wanted: &[(&[u8], Field)] = match disclosure.path {
             "/actor" => &[(b"id", Field::Actor)],
             "/context" => &[(b"ip", Field::Ip), (b"request_id", Field::RequestId)],
             path if path.starts_with("/targets/") => &[(b"id", Field::Target)],
             _ => continue,
         };
-        for (name, value) in Members::new(&disclosure.value) {
+        for (name, value) in Members::new(disclosure.value) {
             let found = wanted.iter().find(|(wanted, _)| *wanted == name);
             if let (Some(&(_, field)), Some(text)) = (found, string_value(value)) {
                 visit(field, &text.decode());

@@ -146,7 +146,7 @@ impl Filter {
         }
         let asked = self.terms();
         let mut missing = (1u16 << asked.len()) - 1;
-        terms(body, &mut |field, value| {
+        terms(&body.view(), &mut |field, value| {
             for (place, term) in asked.iter().enumerate() {
                 if *term == (field, value) {
                     missing &= !(1 << place);

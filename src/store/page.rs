@@ -156,12 +156,30 @@ pub fn checked_header(bytes: &[u8]) -> Result<PageHeader, PageError> {
 
 /// Unpacks a page. Errors when a bit of it has changed since `encode`.
 pub fn decode(bytes: &[u8]) -> Result<Page, PageError> {
-    decode_with(bytes, &mut |_| ())
+    decode_with(bytes, &mut Commitments::default())
 }
 
-/// Unpacks a page and shows, record by record, the commitments that unpacking computed from the record's
-/// disclosures, in their order; none where the page keeps them. Who verifies need not compute them again.
-pub fn decode_with(bytes: &[u8], computed: &mut dyn FnMut(Vec<[u8; 32]>)) -> Result<Page, PageError> {
+/// What unpacking computed, record by record, from the record's disclosures, in their order; none where the page
+/// keeps the commitments. Who verifies need not compute them again.
+#[derive(Default)]
+pub struct Commitments {
+    all: Vec<[u8; 32]>,
+    /// Where each record's end in `all`.
+    ends: Vec<usize>,
+    /// Memory of the part of a body that stands behind its event.
+    tail: Vec<u8>,
+}
+
+impl Commitments {
+    /// Those of the record at a position; none where there is no such record.
+    pub fn of(&self, position: usize) -> &[[u8; 32]] {
+        let start = position.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        self.ends.get(position).and_then(|end| self.all.get(start..*end)).unwrap_or_default()
+    }
+}
+
+/// Unpacks a page and keeps what it computed on the way.
+pub fn decode_with(bytes: &[u8], computed: &mut Commitments) -> Result<Page, PageError> {
     let packed = Packed::open(checked(bytes)?)?;
     let unpacked = packed.text()?;
     let (mut fixed, mut random, mut text) =
@@ -170,9 +188,7 @@ pub fn decode_with(bytes: &[u8], computed: &mut dyn FnMut(Vec<[u8; 32]>)) -> Res
     let mut recorded_at = 0;
     for _ in 0..packed.header.count {
         let mut record = decode_fixed(&mut text, &mut fixed, &mut recorded_at)?;
-        let commitments;
-        (record.body, commitments) = decode_body(&mut text, &mut random)?;
-        computed(commitments);
+        record.body = decode_body(&mut text, &mut random, computed)?;
         records.push(record);
     }
     if text.rest() != 0 || random.rest() != 0 {
@@ -200,10 +216,11 @@ pub fn decode_some(bytes: &[u8], wanted: &[u16]) -> Result<Page, PageError> {
             (Reader::new(packed.fixed), Reader::new(packed.random), Reader::new(&unpacked));
         let mut wanted = wanted.iter().peekable();
         let mut recorded_at = 0;
+        let mut computed = Commitments::default();
         for position in 0..=*last {
             let mut record = decode_fixed(&mut text, &mut fixed, &mut recorded_at)?;
             if wanted.next_if_eq(&&position).is_some() {
-                (record.body, _) = decode_body(&mut text, &mut random)?;
+                record.body = decode_body(&mut text, &mut random, &mut computed)?;
             } else {
                 skip_body(&mut text, &mut random)?;
             }
@@ -363,15 +380,18 @@ fn encode_parts(body: &[u8], text: &mut Vec<u8>, random: &mut Vec<u8>) -> Option
     Some(())
 }
 
-/// An encoded body, and the commitments that were computed for it.
+/// An encoded body; the commitments that had to be computed for it go to `computed`.
 fn decode_body(
     text: &mut Reader<'_>,
     random: &mut Reader<'_>,
-) -> Result<(Vec<u8>, Vec<[u8; 32]>), PageError> {
+    computed: &mut Commitments,
+) -> Result<Vec<u8>, PageError> {
     let kind = text.u8()?;
+    let start = computed.all.len();
+    computed.ends.push(start);
     match kind {
-        BODY_ABSENT => return Ok((Vec::new(), Vec::new())),
-        BODY_VERBATIM => return Ok((text.bytes32()?.to_vec(), Vec::new())),
+        BODY_ABSENT => return Ok(Vec::new()),
+        BODY_VERBATIM => return Ok(text.bytes32()?.to_vec()),
         BODY_CUT | BODY_DERIVED => {}
         _ => return Err(PageError::Malformed("body kind")),
     }
@@ -385,13 +405,8 @@ fn decode_body(
         &[]
     };
     let salts = random.take(usize::from(disclosure_count) * 16)?;
-    let mut body = Vec::with_capacity(
-        cut.len() + 64 + usize::from(disclosure_count) * (SEAL_CHARS + 64) + text.rest() / 16,
-    );
-    body.extend_from_slice(salt);
-    body.extend_from_slice(&[0; 4]);
-    let mut tail = Vec::with_capacity(256);
-    let mut derived: Vec<[u8; 32]> = Vec::with_capacity(8);
+    let tail = &mut computed.tail;
+    tail.clear();
     tail.push(disclosure_count);
     for salt in salts.chunks_exact(16) {
         let path_len = text.u8()?;
@@ -400,18 +415,24 @@ fn decode_body(
         tail.push(path_len);
         tail.extend_from_slice(path);
         tail.extend_from_slice(salt);
-        put_bytes32(&mut tail, value);
+        put_bytes32(tail, value);
         if kind == BODY_DERIVED {
-            derived.push(commitment(salt, path, value));
+            computed.all.push(commitment(salt, path, value));
         }
     }
     let (kept, _) = kept.as_chunks::<32>();
-    let commitments = if kind == BODY_DERIVED { &derived[..] } else { kept };
+    let commitments = if kind == BODY_DERIVED { &computed.all[start..] } else { kept };
+    let mut body = Vec::with_capacity(20 + cut.len() + commitments.len() * SEAL_CHARS + tail.len());
+    body.extend_from_slice(salt);
+    body.extend_from_slice(&[0; 4]);
     join(cut, commitments, &mut body)?;
     let canonical_len = u32::try_from(body.len() - 20).map_err(|_| PageError::Malformed("length"))?;
     body[16..20].copy_from_slice(&canonical_len.to_be_bytes());
-    body.extend_from_slice(&tail);
-    Ok((body, derived))
+    body.extend_from_slice(tail);
+    if let Some(end) = computed.ends.last_mut() {
+        *end = computed.all.len();
+    }
+    Ok(body)
 }
 
 /// Goes past a body without building it.

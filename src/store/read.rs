@@ -312,7 +312,7 @@ pub fn index_keys(index_key: &[u8; 32], record: &super::record::Record) -> Index
 pub fn body_keys(index_key: &[u8; 32], body: &crate::event::Body) -> IndexKeys {
     let mut keys = IndexKeys { occurred_at: body.occurred_at().map(|at| at.0), ..IndexKeys::default() };
     let mut tokens = Vec::with_capacity(12);
-    terms(body, &mut |field, value| {
+    terms(&body.view(), &mut |field, value| {
         let token = token(index_key, field, value);
         match field {
             Field::Id => keys.id = token,

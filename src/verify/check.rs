@@ -10,9 +10,9 @@ use super::facts::{self, Fact};
 use super::finding::FindingKind;
 use super::index::{Contribution, Secret, TokenCache};
 use super::journal_tail::Tail;
-use crate::event::Body;
+use crate::event::BodyView;
 use crate::event::catalog::{Class, FIRST_OWN_CLASS_CODE, class_of};
-use crate::store::page;
+use crate::store::page::{self, Commitments};
 use crate::store::record::Record;
 use crate::store::state::LogIdentity;
 use crate::tlog::chain::{self, ENTRY_BYTES, FLAG_OWN, FLAGS_KNOWN};
@@ -117,8 +117,8 @@ struct Run<'a> {
     first_index: u64,
     previous: Hash,
     records: &'a [Record],
-    /// By record, the commitments that unpacking computed; may be shorter.
-    commitments: &'a [Vec<[u8; 32]>],
+    /// What unpacking computed.
+    commitments: &'a Commitments,
 }
 
 /// A thread that checks, with what it keeps from one page to the next.
@@ -141,8 +141,8 @@ impl<'a> Worker<'a> {
         bytes: &[u8],
         sealed: bool,
     ) -> Checked {
-        let mut commitments = Vec::new();
-        match page::decode_with(bytes, &mut |computed| commitments.push(computed)) {
+        let mut commitments = Commitments::default();
+        match page::decode_with(bytes, &mut commitments) {
             Ok(page) => {
                 let run = Run {
                     log,
@@ -176,7 +176,7 @@ impl<'a> Worker<'a> {
     pub(super) fn journal(&mut self, log: usize, info: &LogInfo, first_index: u64, count: usize) -> Checked {
         let tail = self.checker.tail.of(info.identity.number);
         let (previous, records) = tail.map_or((Hash::ZERO, &[][..]), |tail| tail.part(first_index, count));
-        self.run(&Run { log, info, first_index, previous, records, commitments: &[] })
+        self.run(&Run { log, info, first_index, previous, records, commitments: &Commitments::default() })
     }
 
     fn run(&mut self, run: &Run<'_>) -> Checked {
@@ -193,7 +193,7 @@ impl<'a> Worker<'a> {
                 record,
                 entry: &entry,
                 link,
-                commitments: run.commitments.get(place).map_or(&[], Vec::as_slice),
+                commitments: run.commitments.of(place),
             };
             checked.record(self, &keys, &one);
         }
@@ -328,7 +328,7 @@ impl Checked {
             return;
         }
         checked.body = BodyState::Faulty;
-        let body = match Body::decode(&record.body) {
+        let body = match BodyView::decode(&record.body) {
             Ok((body, used)) if used == record.body.len() => body,
             Ok(_) => return self.fault(FindingKind::BadBody, index, "a body", "bytes behind it"),
             Err(fault) => return self.fault(FindingKind::BadBody, index, "a body", fault.to_string()),
@@ -402,7 +402,7 @@ impl Checked {
         }
         checked.occurred_at = examined.occurred_at.map_or(record.recorded_at, |at| at.0);
         if examined.is_own && record.flags & FLAG_OWN != 0 {
-            checked.fact = facts::read(&body, examined.action).map(Box::new);
+            checked.fact = facts::read(&body.to_body(), examined.action).map(Box::new);
         }
         checked.sums = worker.tokens.contribution(&worker.checker.secret, &one.info.identity, &body, index);
     }

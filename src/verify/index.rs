@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::event::{Body, Field, terms, token};
+use crate::event::{BodyView, Field, terms, token};
 use crate::store::idtable::{Location, Token};
 use crate::store::read::short_token;
 use crate::store::state::LogIdentity;
@@ -104,7 +104,7 @@ impl TokenCache {
         &mut self,
         secret: &Secret,
         identity: &LogIdentity,
-        body: &Body,
+        body: &BodyView<'_>,
         index: u64,
     ) -> Contribution {
         let location = Location { log: identity.number, index };
@@ -475,8 +475,9 @@ mod tests {
         };
         let (one, two) = (r#"{"type":"t","id":"x"}"#, r#"{"type":"u","id":"x"},{"type":"t","id":"x"}"#);
         let secret = Secret::new([1, 2, 3, 4]);
-        let sums =
-            |targets, index| TokenCache::new().contribution(&secret, &identity(1), &body(targets), index);
+        let sums = |targets, index| {
+            TokenCache::new().contribution(&secret, &identity(1), &body(targets).view(), index)
+        };
         assert_eq!(sums(one, 5).terms, sums(two, 5).terms);
         assert_ne!(sums(one, 5).terms, sums(one, 6).terms);
         assert_ne!(sums(one, 5).ids, sums(one, 6).ids);

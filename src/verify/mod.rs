@@ -254,9 +254,12 @@ impl<'a> Verification<'a> {
         let threads = threads.unwrap_or(1).clamp(1, MAX_THREADS);
         let (steps_to, steps) = bounded(threads * BATCHES_AHEAD);
         let (jobs_to, jobs) = bounded(threads * BATCHES_AHEAD);
+        let (copies_to, copies) = bounded(0);
+        let manifest = source.manifest.clone();
         let scanner =
-            Scanner::new(dir, source.manifest.clone(), &source.logs, &source.checker, jobs_to, steps_to);
+            Scanner::new(dir, manifest.clone(), &source.logs, &source.checker, jobs_to, steps_to, copies);
         std::thread::scope(|scope| {
+            scope.spawn(move || scan::copy_layers(dir, &manifest, &copies_to));
             scope.spawn(move || scanner.run());
             for _ in 0..threads {
                 let jobs = jobs.clone();

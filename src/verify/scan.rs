@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -17,7 +18,7 @@ use super::index::Block;
 use super::logs::Logs;
 use super::scratch::Scratch;
 use crate::process::watchdog::Watchdog;
-use crate::store::backend::Backend as _;
+use crate::store::backend::{Backend as _, Kv};
 use crate::store::layer_id::LayerId;
 use crate::store::manifest::Manifest;
 use crate::store::page;
@@ -103,6 +104,34 @@ pub(super) fn work(checker: &Checker, logs: &Logs, jobs: &Receiver<Job>) {
     }
 }
 
+/// A layer's copy, open.
+type Copy = Result<(Scratch, Arc<dyn Kv>), CopyError>;
+
+/// A copy that was not made, or does not open.
+pub(super) enum CopyError {
+    Failed(VerifyError),
+    Unreadable(String),
+}
+
+/// Copies and opens the layers in order, each while the one before is read: there are two copies at most.
+pub(super) fn copy_layers(data: &Path, manifest: &Manifest, copies: &Sender<(LayerId, Copy)>) {
+    let backend = SledBackend::new(Watchdog::aborting());
+    for (layer, generation) in &manifest.layers {
+        let dir = Manifest::layer_dir(data, *layer, *generation);
+        if !dir.is_dir() {
+            continue;
+        }
+        let copy = Scratch::copy(&dir).map_err(CopyError::Failed).and_then(|scratch| {
+            let kv = backend.open(&scratch.path(), CACHE_BYTES);
+            kv.map(|kv| (scratch, kv)).map_err(|error| CopyError::Unreadable(error.to_string()))
+        });
+        // The scanner has stopped: nobody needs the rest.
+        if copies.send((*layer, copy)).is_err() {
+            return;
+        }
+    }
+}
+
 /// The scanning thread's state.
 pub(super) struct Scanner<'a> {
     pub(super) data: PathBuf,
@@ -111,6 +140,7 @@ pub(super) struct Scanner<'a> {
     pub(super) checker: &'a Checker,
     pub(super) jobs: Sender<Job>,
     pub(super) steps: Sender<Step>,
+    copies: Receiver<(LayerId, Copy)>,
     /// Next index of each log, by position.
     pub(super) next: Vec<u64>,
     batch: Vec<(usize, u64, Vec<u8>)>,
@@ -153,6 +183,7 @@ impl<'a> Scanner<'a> {
         checker: &'a Checker,
         jobs: Sender<Job>,
         steps: Sender<Step>,
+        copies: Receiver<(LayerId, Copy)>,
     ) -> Scanner<'a> {
         let next = vec![0; logs.infos.len()];
         Scanner {
@@ -162,6 +193,7 @@ impl<'a> Scanner<'a> {
             checker,
             jobs,
             steps,
+            copies,
             next,
             batch: Vec::new(),
             batch_bytes: 0,
@@ -199,7 +231,7 @@ impl<'a> Scanner<'a> {
             let dir = Manifest::layer_dir(&self.data, layer, generation);
             let name = format!("layers/{layer}.g{generation}");
             if dir.is_dir() {
-                self.stored(&dir, &name, layer, &mut assembly)?;
+                self.stored(&name, layer, &mut assembly)?;
             } else {
                 self.finding(Finding::store(
                     FindingKind::MissingLayer,
@@ -237,24 +269,16 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads a layer out of a copy of its directory.
-    fn stored(
-        &mut self,
-        dir: &Path,
-        name: &str,
-        layer: LayerId,
-        assembly: &mut Assembly,
-    ) -> Result<(), Stopped> {
-        let scratch = match Scratch::copy(dir) {
-            Ok(scratch) => scratch,
-            Err(error) => return self.failed(error),
-        };
+    /// Reads a layer out of the copy of its directory.
+    fn stored(&mut self, name: &str, layer: LayerId, assembly: &mut Assembly) -> Result<(), Stopped> {
         let unreadable = |error: String| {
             Finding::store(FindingKind::LayerUnreadable, name, "the layer that was written", error)
         };
-        let kv = match SledBackend::new(Watchdog::aborting()).open(&scratch.path(), CACHE_BYTES) {
-            Ok(kv) => kv,
-            Err(error) => return self.finding(unreadable(error.to_string())),
+        let (scratch, kv) = match self.copies.recv() {
+            Ok((copied, Ok(copy))) if copied == layer => copy,
+            Ok((_, Err(CopyError::Failed(error)))) => return self.failed(error),
+            Ok((_, Err(CopyError::Unreadable(error)))) => return self.finding(unreadable(error)),
+            Ok(_) | Err(_) => return self.failed(VerifyError::Thread),
         };
         let mut stopped = false;
         let scanned =

@@ -1,5 +1,5 @@
 //! Scratch copies: opening a sled database or an id table writes to its directory, so what is verified is
-//! never opened where it lies. One layer is copied at a time, and its copy goes when it has been read.
+//! never opened where it lies. A layer is copied while the one before is read, and its copy goes when it has been read itself.
 
 use std::fs;
 use std::io;

@@ -12,11 +12,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use super::bounded;
@@ -107,14 +107,23 @@ pub enum KeyFileError {
 /// The key file, open for reading and appending.
 pub struct KeyFile {
     path: PathBuf,
-    failed: AtomicBool,
+    /// `None` after a failure.
+    known: Mutex<Option<Known>>,
+}
+
+/// How long the file is.
+#[derive(Clone, Copy)]
+struct Known {
+    bytes: u64,
+    /// Up to the end of the last sound line.
+    sound_bytes: u64,
 }
 
 /// What the file holds.
 struct Lines {
     signers: Vec<LogSigner>,
     /// Bytes up to the end of the last sound line.
-    sound_bytes: usize,
+    sound_bytes: u64,
 }
 
 impl KeyFile {
@@ -126,7 +135,8 @@ impl KeyFile {
         writeln!(file, "{FIRST_LINE}").map_err(io)?;
         file.sync_all().map_err(io)?;
         File::open(data).and_then(|dir| dir.sync_all()).map_err(io)?;
-        Ok(KeyFile { path, failed: AtomicBool::new(false) })
+        let bytes = FIRST_LINE.len() as u64 + 1;
+        Ok(KeyFile { path, known: Mutex::new(Some(Known { bytes, sound_bytes: bytes })) })
     }
 
     /// Opens the key file and reads all signers. A last line that is not whole, be it without its end or with
@@ -142,7 +152,8 @@ impl KeyFile {
         }
         let text = read_text(&path)?;
         let lines = read_lines(&text).map_err(|line| KeyFileError::Damaged { path: path.clone(), line })?;
-        Ok((KeyFile { path, failed: AtomicBool::new(false) }, lines.signers))
+        let known = Known { bytes: text.len() as u64, sound_bytes: lines.sound_bytes };
+        Ok((KeyFile { path, known: Mutex::new(Some(known)) }, lines.signers))
     }
 
     /// Makes new keys, one for each origin, durable in the file when it returns. After a failure no more are
@@ -162,26 +173,25 @@ impl KeyFile {
             lines.push_str(&format!("{} {}\n", *content, check_of(&content)));
             signers.push(LogSigner::from_seed(origin, &seed).expect("any 32 bytes are an Ed25519 seed"));
         }
-        if self.failed.load(Ordering::Acquire) {
-            return Err(KeyFileError::Failed { path: self.path.clone() });
-        }
-        let text = read_text(&self.path)?;
-        if (text.len() + lines.len()) as u64 > MAX_FILE_BYTES {
+        let mut held = self.known.lock();
+        let known = held.ok_or_else(|| KeyFileError::Failed { path: self.path.clone() })?;
+        let bytes = known.sound_bytes + lines.len() as u64;
+        if bytes > MAX_FILE_BYTES {
             return Err(KeyFileError::TooLong { path: self.path.clone() });
         }
-        let known =
-            read_lines(&text).map_err(|line| KeyFileError::Damaged { path: self.path.clone(), line })?;
         let append = || -> io::Result<()> {
             let mut file = OpenOptions::new().write(true).open(&self.path)?;
-            file.set_len(known.sound_bytes as u64)?;
+            if file.metadata()?.len() != known.bytes {
+                return Err(io::Error::other("someone else changed the file; it is as they left it"));
+            }
+            file.set_len(known.sound_bytes)?;
             io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
             file.write_all(lines.as_bytes())?;
             file.sync_all()
         };
-        append().map_err(|source| {
-            self.failed.store(true, Ordering::Release);
-            io(source)
-        })?;
+        *held = None;
+        append().map_err(io)?;
+        *held = Some(Known { bytes, sound_bytes: bytes });
         Ok(signers)
     }
 }
@@ -207,7 +217,7 @@ fn read_lines(text: &[u8]) -> Result<Lines, usize> {
                 None => return Err(number + 1),
             },
         }
-        lines.sound_bytes += line.len();
+        lines.sound_bytes += line.len() as u64;
     }
     if lines.sound_bytes == 0 { Err(1) } else { Ok(lines) }
 }
@@ -273,7 +283,11 @@ mod tests {
     fn after_a_failed_append_no_key_is_made() {
         let dir = tempfile::tempdir().unwrap();
         let file = KeyFile::create(dir.path()).unwrap();
-        file.failed.store(true, Ordering::Release);
+        fs::write(dir.path().join("signing-keys"), b"longer than it was, by another's hand").unwrap();
+        assert!(matches!(
+            file.add(&["one.test/a"], &mut |bytes| bytes.fill(1)),
+            Err(KeyFileError::Io { .. })
+        ));
         let refused = file.add(&["one.test/a"], &mut |bytes| bytes.fill(1));
         assert!(matches!(refused, Err(KeyFileError::Failed { .. })));
     }

@@ -4,19 +4,20 @@
 //! Memory a log: the frontier, its keys, 32 bytes for 256 entries (tile roots of the layer at hand), 64 bytes
 //! for 512 (sums of its terms), 48 bytes for 256 (sums of its ids).
 
+mod keys;
+mod layer;
+
 use std::collections::HashSet;
 
-use super::check::{BodyState, Checked, CheckedRecord, LogInfo, Signed};
-use super::facts::{Created, Fact, Rotation};
+use self::keys::CurrentKey;
+use super::check::{BodyState, Checked, CheckedRecord, LogInfo};
 use super::finding::{Finding, FindingKind, Findings};
 use super::given::GivenCheckpoint;
-use super::index::{Block, Chunks, IdBuckets};
+use super::index::{Chunks, IdBuckets};
 use crate::store::layer::TILE_LEVEL;
 use crate::store::layer_id::LayerId;
-use crate::store::wire::Reader;
-use crate::tlog::chain;
 use crate::tlog::hash::Hash;
-use crate::tlog::key::{KeyId, Signature, VerifyingKey};
+use crate::tlog::key::{KeyId, VerifyingKey};
 use crate::tlog::merkle::Frontier;
 
 /// Where a log must stand at some size, and who says so.
@@ -73,13 +74,6 @@ pub(super) struct Walk {
     absent: Vec<Absent>,
     pub(super) bodies_present: u64,
     pub(super) signatures_checked: u64,
-}
-
-#[derive(Clone, Copy)]
-struct CurrentKey {
-    id: KeyId,
-    key: VerifyingKey,
-    bytes: [u8; 32],
 }
 
 /// Consecutive entries of one class without bodies.
@@ -254,80 +248,6 @@ impl Walk {
         self.next = index + 1;
     }
 
-    /// Rule 4: the key current at the index, and no other, signed.
-    fn signature(
-        &mut self,
-        context: &mut Context<'_>,
-        index: u64,
-        record: &CheckedRecord,
-        unsigned: &mut Option<(u64, u64)>,
-    ) {
-        let Some(key) = self.key else { return };
-        if record.key_id != key.id {
-            context.add(FindingKind::WrongKey, index, key.id.to_string(), record.key_id.to_string());
-        }
-        let verify = |signature: &Signature| key.key.verify(&chain::signed_message(&record.link), signature);
-        let holds = match &record.signed {
-            Signed::Unchecked => return self.used(key, 0),
-            Signed::ByFirst => key.bytes == context.info.identity.genesis_key,
-            Signed::By(bytes) => **bytes == key.bytes,
-            Signed::ByNone(signature) => verify(signature),
-        };
-        if holds && record.key_id == key.id {
-            self.used(key, 1);
-        } else if record.key_id == key.id {
-            let (_, count) = unsigned.get_or_insert((index, 0));
-            *count += 1;
-        }
-    }
-
-    fn used(&mut self, key: CurrentKey, signed: u64) {
-        match self.used_keys.last_mut() {
-            Some((_, bytes, count)) if *bytes == key.bytes => *count += signed,
-            _ => self.used_keys.push((key.id, key.bytes, signed)),
-        }
-    }
-
-    /// Rule 1 and changes of the key.
-    fn fact(&mut self, context: &mut Context<'_>, index: u64, record: &CheckedRecord) {
-        match (index, record.fact.as_deref()) {
-            (0, Some(Fact::Created(Some(created)))) => genesis(context, created),
-            (0, _) => context.add(
-                FindingKind::BadGenesis,
-                0,
-                "an entry that says who the log is",
-                "another entry, or one that cannot be read",
-            ),
-            (_, Some(Fact::Rotated(rotation))) => self.rotate(context, index, rotation.as_ref()),
-            _ => {}
-        }
-    }
-
-    fn rotate(&mut self, context: &mut Context<'_>, index: u64, rotation: Option<&Rotation>) {
-        let bad = |context: &mut Context<'_>, expected: String, found: String| {
-            context.add(FindingKind::BadRotation, index, expected, found);
-        };
-        let Some(rotation) = rotation else {
-            return bad(context, "an entry that names both keys".to_owned(), "one that does not".to_owned());
-        };
-        let key = match VerifyingKey::from_bytes(&rotation.key) {
-            Ok(key) => CurrentKey::new(key, &context.info.origin),
-            Err(error) => return bad(context, "a usable key".to_owned(), error.to_string()),
-        };
-        if self.introduced.contains(&key.id) {
-            return bad(context, "a key that is new in the log".to_owned(), format!("key {} again", key.id));
-        }
-        let ids = [(Some(key), &rotation.key_id), (self.key, &rotation.previous_key_id)];
-        for (key, said) in ids {
-            if let Some(key) = key.filter(|key| key.id.to_string() != *said) {
-                return bad(context, format!("key id {}", key.id), said.clone());
-            }
-        }
-        self.introduced.insert(key.id);
-        context.info.keys.write().push((key.id, key.key));
-        self.key = Some(key);
-    }
-
     fn receipts_at(&mut self, context: &mut Context<'_>, index: u64, record: &CheckedRecord) {
         let receipts = &context.info.receipts;
         while let Some(receipt) = receipts.get(self.receipts_passed).filter(|receipt| receipt.index <= index)
@@ -379,30 +299,6 @@ impl Walk {
             let found =
                 format!("no body and no certificate of expiry at {} entries of class {class}", to - from);
             context.add(FindingKind::MissingBody, from, "a body", found);
-        }
-    }
-
-    /// The first record of the log in a layer.
-    fn enter(&mut self, context: &mut Context<'_>, layer: LayerId, index: u64) {
-        self.in_layer = true;
-        self.layers.push((layer, index));
-        let Some(value) = self.carry.take() else { return };
-        let identity = &context.info.identity;
-        let agrees = read_carry(&value).is_some_and(|carry| {
-            carry.origin == context.info.origin
-                && carry.tenant == identity.tenant
-                && carry.log_id == identity.log_id
-                && carry.genesis_key == identity.genesis_key
-                && carry.first_index == index
-                && (carry.previous == self.link || !self.whole)
-        });
-        if !agrees {
-            context.add(
-                FindingKind::IndexMismatch,
-                index,
-                "a carry record that says where the log stood",
-                format!("another one in {layer}"),
-            );
         }
     }
 
@@ -477,65 +373,6 @@ impl Walk {
         }
     }
 
-    /// The layer has no more records of the log.
-    pub(super) fn pages_end(&mut self) {
-        self.chunks.close();
-    }
-
-    /// Holds a stored tile root against the tree.
-    pub(super) fn tile(&mut self, context: &mut Context<'_>, tile: u64, root: &[u8]) {
-        if !self.whole {
-            return;
-        }
-        let first = tile << TILE_LEVEL;
-        match self.tiles.binary_search_by_key(&tile, |(tile, _)| *tile) {
-            Ok(at) if self.tiles[at].1.0[..] == *root => {}
-            Ok(at) => context.add(
-                FindingKind::IndexMismatch,
-                first,
-                format!("tile {tile} with root {}", self.tiles[at].1),
-                "another root",
-            ),
-            Err(_) => context.add(
-                FindingKind::IndexMismatch,
-                first,
-                "tiles that end in this layer",
-                format!("tile {tile}"),
-            ),
-        }
-    }
-
-    /// Holds a block of postings against the records.
-    pub(super) fn block(
-        &mut self,
-        context: &mut Context<'_>,
-        first: u64,
-        block: &Result<Block, &'static str>,
-    ) {
-        let compared = match block {
-            Ok(block) => self.chunks.compare(block),
-            Err(what) => Err(("a block of postings".to_owned(), (*what).to_owned())),
-        };
-        if let Err((expected, found)) = compared
-            && self.complete
-        {
-            context.add(FindingKind::IndexMismatch, first, expected, found);
-        }
-    }
-
-    /// The next layer begins. Returns whether the log had records in this one.
-    pub(super) fn leave(&mut self) {
-        self.in_layer = false;
-        self.carry = None;
-        self.tiles = Vec::new();
-        self.chunks = Chunks::default();
-    }
-
-    /// Keeps the carry record for the first record of the layer.
-    pub(super) fn set_carry(&mut self, value: Vec<u8>) {
-        self.carry = Some(value);
-    }
-
     /// Every record was seen. `known_size` is what snapshot and journal say; `key` what the journal says is
     /// current.
     pub(super) fn finish(&mut self, context: &mut Context<'_>, known_size: u64, key: Option<[u8; 32]>) {
@@ -604,11 +441,6 @@ impl Walk {
         self.judge_absent(context);
     }
 
-    /// The key that the next entry must be signed by.
-    pub(super) fn current_key(&self) -> Option<[u8; 32]> {
-        self.key.map(|key| key.bytes)
-    }
-
     /// Holds the layers that the snapshot names against those that have the log's entries.
     pub(super) fn compare_layers(&self, context: &mut Context<'_>, said: &[(LayerId, u64)], said_size: u64) {
         let found: Vec<_> = self.layers.iter().copied().filter(|(_, first)| *first < said_size).collect();
@@ -623,66 +455,4 @@ impl Walk {
             context.add(FindingKind::HeadMismatch, 0, format!("entries in {}", text(said)), text(&found));
         }
     }
-}
-
-impl CurrentKey {
-    fn new(key: VerifyingKey, origin: &str) -> CurrentKey {
-        CurrentKey { id: key.key_id(origin), key, bytes: key.to_bytes() }
-    }
-}
-
-/// Index 0 against what the snapshot says of the log.
-fn genesis(context: &mut Context<'_>, created: &Created) {
-    let identity = &context.info.identity;
-    if created.origin != context.info.origin {
-        context.add(
-            FindingKind::BadGenesis,
-            0,
-            format!("origin {}", context.info.origin),
-            created.origin.clone(),
-        );
-    }
-    if created.key != identity.genesis_key {
-        context.add(
-            FindingKind::BadGenesis,
-            0,
-            format!("key {}", Hash(identity.genesis_key)),
-            Hash(created.key).to_string(),
-        );
-    }
-    if VerifyingKey::from_bytes(&created.key).is_err() {
-        context.add(FindingKind::BadGenesis, 0, "a usable key", Hash(created.key).to_string());
-    }
-    if created.log_id != identity.log_id {
-        context.add(FindingKind::LogId, 0, identity.log_id.to_string(), created.log_id.to_string());
-    }
-    let log_id = chain::log_id(&created.origin, &created.nonce, &created.key, created.recovery.as_ref());
-    if log_id != identity.log_id {
-        context.add(FindingKind::LogId, 0, log_id.to_string(), identity.log_id.to_string());
-    }
-}
-
-struct Carry<'a> {
-    origin: &'a str,
-    tenant: &'a str,
-    log_id: Hash,
-    genesis_key: [u8; 32],
-    first_index: u64,
-    previous: Hash,
-}
-
-fn read_carry(value: &[u8]) -> Option<Carry<'_>> {
-    let mut from = Reader::new(value);
-    if from.u8().ok()? != 1 {
-        return None;
-    }
-    let carry = Carry {
-        origin: from.text16().ok()?,
-        tenant: from.text16().ok()?,
-        log_id: Hash(from.array().ok()?),
-        genesis_key: from.array().ok()?,
-        first_index: from.u64().ok()?,
-        previous: Hash(from.array().ok()?),
-    };
-    (from.rest() == 0).then_some(carry)
 }

@@ -1,4 +1,4 @@
-//! One flipped bit in any file is found, refused, or changes no answer.
+//! One flipped bit in any file is found, refused, or changes no answer, and no file is written by looking.
 //!
 //! Where a flip is not reported, the report must be the very one of the sound store: same sizes, roots and
 //! counts. Which file a silent flip may lie in is listed, with the reason.
@@ -43,6 +43,15 @@ fn said(report: &Report) -> String {
     logs.join("\n")
 }
 
+/// Every file with a digest of what it holds.
+fn contents(dir: &Path) -> Vec<(std::path::PathBuf, blake3::Hash)> {
+    let digest = |file: std::path::PathBuf| {
+        let bytes = fs::read(&file).unwrap();
+        (file, blake3::hash(&bytes))
+    };
+    store::files(dir).into_iter().map(digest).collect()
+}
+
 /// Which bits of a file are flipped. `seed` moves them from run to run.
 fn flips(bits: usize, seed: usize) -> Vec<usize> {
     let wanted = std::env::var("VARVE_FLIPS").ok().and_then(|count| count.parse().ok()).unwrap_or(FLIPS);
@@ -69,7 +78,10 @@ fn no_flipped_bit_goes_unseen() {
             changed[bit / 8] ^= 1 << (bit % 8);
             fs::write(&file, &changed).unwrap();
             let slot = counts.entry(name.clone()).or_default();
-            match verify_dir(&path, &Options::default(), &Quiet) {
+            let before = contents(&path);
+            let outcome = verify_dir(&path, &Options::default(), &Quiet);
+            assert!(contents(&path) == before, "bit {bit} of {name}: a file was written");
+            match outcome {
                 Err(_) => slot[1] += 1,
                 Ok(report) if !report.valid => slot[0] += 1,
                 Ok(report) => {

@@ -8,8 +8,10 @@ use crate::event::{Body, Field, Micros, Outcome, is_class, is_id, terms};
 use crate::store::record::Record;
 
 /// The members of a query as they arrive: text under the names of the HTTP interface. Those of a filter are
-/// read by [`Filter::parse`], the last three by [`super::Request::parse`].
-#[derive(Clone, Default, PartialEq, Eq)]
+/// read by [`Filter::parse`], the next three by [`super::Request::parse`]; `verifiable` says how records are shown
+/// and finds none.
+#[derive(Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
 #[expect(missing_docs, reason = "the names are those of the filter's members, which are documented")]
 pub struct QueryText {
     pub actor: Option<String>,
@@ -27,6 +29,7 @@ pub struct QueryText {
     pub order: Option<String>,
     pub limit: Option<String>,
     pub cursor: Option<String>,
+    pub verifiable: bool,
 }
 
 /// A query that cannot be asked. Names the member, never its value.

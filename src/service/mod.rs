@@ -26,9 +26,7 @@ pub use crate::access::{Scope, Scopes};
 pub use append::{BatchMode, Submitted};
 pub use error::{Error, ErrorCode};
 pub use open::{Initialised, OpenOptions};
-pub use view::{
-    Committed, DisclosureView, KeyInfo, NewKey, QueryPage, QueryParams, Receipt, RecordView, TenantInfo,
-};
+pub use view::{Committed, DisclosureView, KeyInfo, NewKey, QueryPage, Receipt, RecordView, TenantInfo};
 
 use crate::ingest::Pipeline;
 use crate::ingest::clock::Stamps;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::append::internal;
 use super::checkpoints::Signed;
-use super::view::{QueryPage, QueryParams, RecordView, base64url, record_view};
+use super::view::{QueryPage, RecordView, base64url, record_view};
 use super::{Error, ErrorCode, Principal, Scope, Service};
 use crate::query::{self, QueryError, QueryText, Request};
 use crate::store::layer::TILE_LEVEL;
@@ -47,33 +47,16 @@ impl Service {
     }
 
     /// A page of records.
-    pub fn query(&self, by: &Principal, tenant: &str, params: &QueryParams) -> Result<QueryPage, Error> {
+    pub fn query(&self, by: &Principal, tenant: &str, text: &QueryText) -> Result<QueryPage, Error> {
         let log = self.log_for(by, tenant, Scope::Read)?;
-        let text = QueryText {
-            actor: params.actor.clone(),
-            action: params.action.clone(),
-            target: params.target.clone(),
-            outcome: params.outcome.clone(),
-            ip: params.ip.clone(),
-            request_id: params.request_id.clone(),
-            id: params.id.clone(),
-            class: params.class.clone(),
-            since: params.since.clone(),
-            until: params.until.clone(),
-            occurred_since: params.occurred_since.clone(),
-            occurred_until: params.occurred_until.clone(),
-            order: params.order.clone(),
-            limit: params.limit.map(|limit| limit.to_string()),
-            cursor: params.cursor.clone(),
-        };
-        let request = Request::parse(&text, Instant::now() + QUERY_TIME)
+        let request = Request::parse(text, Instant::now() + QUERY_TIME)
             .map_err(|error| Error::new(ErrorCode::BadRequest, error.to_string()).at(error.member))?;
         let answer = query::run(&self.0.store, &log, &request).map_err(|error| match error {
             QueryError::BadCursor(bad) => Error::new(ErrorCode::BadRequest, bad.to_string()).at("cursor"),
             QueryError::TimedOut { .. } => Error::new(ErrorCode::QueryTimeout, error.to_string()),
             QueryError::Read(error) => internal(&error),
         })?;
-        let verifiable = params.verifiable.unwrap_or(false);
+        let verifiable = text.verifiable;
         let records = answer
             .records
             .iter()

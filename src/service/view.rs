@@ -127,44 +127,6 @@ pub struct QueryPage {
     pub checkpoint: String,
 }
 
-/// The filters of `GET …/events`, as text; parsing them is the service's.
-#[derive(Clone, Debug, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct QueryParams {
-    /// Actor id.
-    pub actor: Option<String>,
-    /// Action, or `prefix.*`.
-    pub action: Option<String>,
-    /// Target id.
-    pub target: Option<String>,
-    /// Outcome.
-    pub outcome: Option<String>,
-    /// `context.ip`.
-    pub ip: Option<String>,
-    /// `context.request_id`.
-    pub request_id: Option<String>,
-    /// The event's id.
-    pub id: Option<String>,
-    /// Retention class.
-    pub class: Option<String>,
-    /// `recorded_at` from, inclusive.
-    pub since: Option<String>,
-    /// `recorded_at` to, exclusive.
-    pub until: Option<String>,
-    /// `occurred_at` from, inclusive.
-    pub occurred_since: Option<String>,
-    /// `occurred_at` to, exclusive.
-    pub occurred_until: Option<String>,
-    /// `desc` or `asc`.
-    pub order: Option<String>,
-    /// 1 to 1,000.
-    pub limit: Option<u32>,
-    /// Where the page before ended.
-    pub cursor: Option<String>,
-    /// Whether to add what was committed to.
-    pub verifiable: Option<bool>,
-}
-
 /// Bytes as the API shows them.
 pub(super) fn base64url(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)

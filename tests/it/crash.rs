@@ -12,9 +12,8 @@ use proptest::prelude::*;
 use varve::ingest::Pace;
 use varve::ingest::clock::Clock;
 use varve::journal;
-use varve::service::{
-    BatchMode, ErrorCode, OpenOptions, Principal, QueryParams, Scope, Scopes, Service, Submitted,
-};
+use varve::query::QueryText;
+use varve::service::{BatchMode, ErrorCode, OpenOptions, Principal, Scope, Scopes, Service, Submitted};
 use varve::store::memory::{Fault, MemoryBackend, Op};
 
 const TENANTS: [&str; 3] = ["north", "east", "south"];
@@ -282,11 +281,11 @@ impl World {
 
     fn look_by_actor(&self) {
         for tenant in TENANTS {
-            let params = QueryParams {
+            let params = QueryText {
                 actor: Some("actor-3".to_owned()),
                 order: Some("asc".to_owned()),
-                limit: Some(1000),
-                ..QueryParams::default()
+                limit: Some("1000".to_owned()),
+                ..QueryText::default()
             };
             let page = self.service().query(&tenant_key(tenant), tenant, &params).unwrap();
             let found: Vec<String> = page

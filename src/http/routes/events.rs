@@ -12,7 +12,8 @@ use super::super::App;
 use super::super::auth::Caller;
 use super::super::error::{Answer, ProblemView};
 use super::super::extract::{MAX_APPEND_BYTES, Media, Params, Segments, json_error, media_type, read_body};
-use crate::service::{BatchMode, Error, ErrorCode, QueryPage, QueryParams, Receipt, Submitted};
+use crate::query::QueryText;
+use crate::service::{BatchMode, Error, ErrorCode, QueryPage, Receipt, Submitted};
 
 /// Events of one append request.
 pub(crate) const MAX_BATCH_EVENTS: usize = 1000;
@@ -71,7 +72,7 @@ pub(crate) async fn query(
     State(app): State<App>,
     Caller(by): Caller,
     Segments(tenant): Segments<String>,
-    Params(params): Params<QueryParams>,
+    Params(params): Params<QueryText>,
 ) -> Answer {
     let page = app
         .blocking(move |service| service.query(&by, &tenant, &params).map(|page| page_json(&page)))

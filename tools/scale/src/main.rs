@@ -17,9 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use varve::ingest::clock::Clock;
-use varve::service::{
-    BatchMode, ErrorCode, OpenOptions, Principal, QueryParams, Scope, Scopes, Service, Submitted,
-};
+use varve::query::QueryText;
+use varve::service::{BatchMode, ErrorCode, OpenOptions, Principal, Scope, Scopes, Service, Submitted};
 
 #[global_allocator]
 static HEAP: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -203,11 +202,11 @@ fn query(dir: &Path, logs: u64, queries: u64) {
         for number in 0..queries {
             let spread = number.wrapping_mul(0xD1B5_4A32_D192_ED03);
             let tenant = format!("t{}", (spread >> 7) % logs);
-            let params = QueryParams {
+            let params = QueryText {
                 actor: Some(format!("svc-billing-{}", (spread >> 33) % 50)),
                 action: Some(format!("secret.value.op{}", spread >> 50 & 7)),
-                limit: Some(100),
-                ..QueryParams::default()
+                limit: Some("100".to_owned()),
+                ..QueryText::default()
             };
             let begun = Instant::now();
             let page = service.query(&by(&tenant), &tenant, &params).unwrap();

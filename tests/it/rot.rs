@@ -210,6 +210,29 @@ fn a_month_that_is_gone_is_refused_and_not_made_anew() {
     assert_eq!(files(&subject.data()), before);
 }
 
+/// While the journal has all of a month, a MANIFEST from before it costs nothing: the layer is made anew. Later the
+/// layer is the only copy.
+#[test]
+fn an_old_manifest_is_refused_once_the_journal_has_let_go() {
+    let subject = Subject::new();
+    subject.work("one", 20);
+    let manifest = fs::read(subject.data().join("MANIFEST")).unwrap();
+    subject.clock.next_month();
+    for round in 0..4 {
+        let service = Service::open(&subject.data(), &subject.options()).unwrap();
+        for part in 0..5 {
+            let name = |number| event(&format!("{round}-{part}-{number}"), 50_000);
+            let events: Vec<String> = (0..20).map(name).collect();
+            assert!(append(&service, "north", &events).iter().all(Result::is_ok));
+        }
+        service.stop().unwrap();
+    }
+    fs::write(subject.data().join("MANIFEST"), manifest).unwrap();
+    let refused = subject.answers(&subject.data()).unwrap_err();
+    assert!(refused.contains("MANIFEST"), "{refused}");
+    assert_eq!(fs::read_dir(subject.data().join("layers")).unwrap().count(), 2, "a layer was removed");
+}
+
 #[test]
 fn a_tenant_that_a_checkpoint_was_signed_of_may_not_be_gone() {
     let subject = Subject::new();

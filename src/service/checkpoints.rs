@@ -21,6 +21,8 @@ use parking_lot::Mutex;
 
 use crate::tlog::hash::Hash;
 
+const FILE: &str = "signed-checkpoints";
+
 const SLOT_BYTES: usize = 64;
 
 /// The file, open.
@@ -75,10 +77,15 @@ pub enum SignedError {
 }
 
 impl SignedCheckpoints {
+    /// Whether the file is there. A store makes it when it is first opened.
+    pub fn is_there(data: &Path) -> bool {
+        data.join(FILE).exists()
+    }
+
     /// Opens the file, or makes it. What it holds is durable when this returns: temporary file, fsync, rename,
     /// directory fsync. A kill before the rename leaves the old file, after it the same slots in the new one.
     pub fn open(data: &Path) -> Result<SignedCheckpoints, SignedError> {
-        let path = data.join("signed-checkpoints");
+        let path = data.join(FILE);
         let temporary = data.join("signed-checkpoints.tmp");
         let renewed = || -> io::Result<File> {
             let slots = match fs::read(&path) {

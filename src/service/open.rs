@@ -146,6 +146,12 @@ impl Service {
             tracing::warn!(%warning, "noticed while opening");
         }
         let stamps = Arc::new(Stamps::new(options.clock.clone(), recovered.newest_stamp));
+        if recovered.newest_frame > 0 && !SignedCheckpoints::is_there(data) {
+            tracing::warn!(
+                "signed-checkpoints is not there, as after a restore on another machine: whether the store is older than \
+                 what was signed from it cannot be told; hold it against checkpoints kept elsewhere"
+            );
+        }
         let signed = SignedCheckpoints::open(data).map_err(refused)?;
         refuse_what_was_signed_otherwise(&recovered.store, &signed)?;
         let pipeline = Pipeline::start(

@@ -98,16 +98,7 @@ impl Body {
     /// # Errors
     /// As [`Body::check`].
     pub fn examine(&self) -> Result<Examined<'_>, BodyFault> {
-        self.examine_with(&[])
-    }
-
-    /// [`Body::examine`] with the commitments that the caller has computed from the very disclosures of this
-    /// body, in their order; a list of another length is ignored.
-    ///
-    /// # Errors
-    /// As [`Body::check`].
-    pub fn examine_with(&self, computed: &[[u8; 32]]) -> Result<Examined<'_>, BodyFault> {
-        self.view().examine_with(computed)
+        self.view().examine_with(&[])
     }
 
     /// The body without a copy.

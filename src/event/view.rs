@@ -77,7 +77,8 @@ impl<'a> BodyView<'a> {
         EVENT.hash(&[self.salt, self.canonical])
     }
 
-    /// See [`Body::examine_with`].
+    /// [`Body::examine`] with the commitments that the caller has computed from the very disclosures of this body, in
+    /// their order; a list of another length is ignored.
     ///
     /// # Errors
     /// As [`Body::check`].

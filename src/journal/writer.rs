@@ -100,8 +100,8 @@ impl Writer {
     }
 
     /// Lets segments go whose frames are all at or below `up_to_frame`, and which were releasable at the call
-    /// before already, or when the journal was opened. Never the one that holds the newest frame. Returns how many lost their name; they are
-    /// then wiped with zeros and removed, see [`Writer::wipes_pending`].
+    /// before already, or when the journal was opened. Never the one that holds the newest frame. Returns how
+    /// many lost their name; they are then wiped with zeros and removed, see [`Writer::wipes_pending`].
     ///
     /// # Errors
     /// [`JournalError::OutOfRange`] when `up_to_frame` is beyond `applied` of `HEAD`; the writer goes on. Any

@@ -19,11 +19,16 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
+use crate::store::bounded;
+use crate::store::state::MAX_LOGS;
 use crate::tlog::hash::Hash;
 
 const FILE: &str = "signed-checkpoints";
 
 const SLOT_BYTES: usize = 64;
+
+/// A slot for each log that an instance can have: 4 MiB.
+const MAX_FILE_BYTES: u64 = (MAX_LOGS * SLOT_BYTES) as u64;
 
 /// The file, open.
 pub struct SignedCheckpoints {
@@ -88,9 +93,13 @@ impl SignedCheckpoints {
         let path = data.join(FILE);
         let temporary = data.join("signed-checkpoints.tmp");
         let renewed = || -> io::Result<File> {
-            let slots = match fs::read(&path) {
+            let slots = match bounded::read(&path, MAX_FILE_BYTES) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-                slots => slots?,
+                slots => slots?.ok_or_else(|| {
+                    io::Error::other(format!(
+                        "over {MAX_FILE_BYTES} bytes, more than was ever written; it is unchanged"
+                    ))
+                })?,
             };
             let mut file = OpenOptions::new()
                 .read(true)
@@ -200,6 +209,15 @@ mod tests {
         let slots = SignedCheckpoints::open(dir.path()).unwrap();
         slots.advance(5, next).unwrap();
         assert_eq!(slots.all().unwrap(), [(5, next)]);
+    }
+
+    #[test]
+    fn a_file_that_was_never_written_so_long_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        File::create(&path).unwrap().set_len(MAX_FILE_BYTES + 1).unwrap();
+        assert!(matches!(SignedCheckpoints::open(dir.path()), Err(SignedError::Io { .. })));
+        assert_eq!(fs::metadata(&path).unwrap().len(), MAX_FILE_BYTES + 1);
     }
 
     #[test]

@@ -27,14 +27,14 @@ pub(super) struct Housekeeper {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What a thread looks at once a round; false ends it.
+/// What a thread looks at once a round.
 struct Rounds {
     stopped: Receiver<()>,
     service: Weak<Inner>,
 }
 
 impl Rounds {
-    /// Waits for the next round. The service is held weakly: one that is dropped without `stop` ends it too.
+    /// Waits for the next round; `None` ends the thread. The service is held weakly: one that is dropped without `stop` ends it too.
     fn next(&self) -> Option<Service> {
         match self.stopped.recv_timeout(ROUND) {
             Err(RecvTimeoutError::Timeout) => self.service.upgrade().map(Service),

@@ -107,6 +107,15 @@ impl Event {
         Event::admit(raw, Form::Submitted)
     }
 
+    /// Reads an event that says in its member `tenant` whose it is. The name has the grammar of a tenant's; the
+    /// member is no part of the event: [`Event::canonical`] is that of the same event without it.
+    ///
+    /// # Errors
+    /// As [`Event::parse`].
+    pub fn parse_addressed(raw: &[u8]) -> Result<Event, InvalidEvent> {
+        Event::admit(raw, Form::Addressed)
+    }
+
     /// Reads an event of Varve's own: `action` must lie under `varve.`, and the clear member `varve` is
     /// allowed.
     ///
@@ -154,6 +163,12 @@ impl Event {
     /// When it happened, as the producer claims.
     pub fn occurred_at(&self) -> Option<Micros> {
         self.layout.occurred_at
+    }
+
+    /// The tenant that an addressed event names.
+    pub fn addressee(&self) -> Option<&str> {
+        let name = self.layout.tenant.of(&self.text);
+        std::str::from_utf8(name.strip_prefix(b"\"")?.strip_suffix(b"\"")?).ok()
     }
 
     /// Whether it is Varve's own.

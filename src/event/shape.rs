@@ -10,6 +10,7 @@ use super::limits::{
     MAX_STORED_EVENT_BYTES, MAX_TARGETS, MAX_TEXT_CHARS,
 };
 use super::seal::{MARKER_OPENING, SealedPath, read_commitment};
+use super::tenant::Tenant;
 use super::time::Micros;
 use crate::tlog::hash::Hash;
 
@@ -76,6 +77,8 @@ impl Member {
 pub(crate) enum Form {
     /// From a service; nothing under `varve.`.
     Submitted,
+    /// The same, with the member `tenant` that says whose event it is. That member is no part of the event.
+    Addressed,
     /// Varve's own, before sealing; only under `varve.`.
     Own,
     /// Sealed, with `id` and `class`.
@@ -125,6 +128,8 @@ pub(crate) struct Layout {
     pub(crate) parts: Vec<Part>,
     pub(crate) outcome: Outcome,
     pub(crate) occurred_at: Option<Micros>,
+    /// The string of `tenant`, with its quotes, in an addressed event.
+    pub(crate) tenant: Span,
 }
 
 impl Layout {
@@ -175,9 +180,16 @@ pub(crate) fn read(bytes: &[u8], form: Form) -> Result<Layout, Fault> {
         parts: Vec::with_capacity(8),
         outcome: Outcome::Unknown,
         occurred_at: None,
+        tenant: Span::default(),
     };
     let mut own = false;
     reader.object(1, |reader, name| {
+        if form == Form::Addressed && name.raw == ADDRESS.as_bytes() {
+            let start = reader.offset();
+            tenant(reader.string()?)?;
+            layout.tenant = Span::new(start, reader.offset());
+            return Ok(());
+        }
         let member = match Member::named(name.raw) {
             Some(Member::Varve) if !own => None,
             found => found,
@@ -216,6 +228,9 @@ pub(crate) fn read(bytes: &[u8], form: Form) -> Result<Layout, Fault> {
             return Err(missing(name));
         }
     }
+    if form == Form::Addressed && layout.tenant.is_empty() {
+        return Err(missing(ADDRESS));
+    }
     Ok(layout)
 }
 
@@ -245,6 +260,15 @@ fn fact(reader: &mut Reader<'_>) -> Result<(), Fault> {
         _ => return Err(reader.wrong_type()),
     }
     Ok(())
+}
+
+/// The member that says whose an addressed event is.
+const ADDRESS: &str = "tenant";
+
+/// A tenant's name, or one of Varve's own.
+fn tenant(text: Text<'_>) -> Result<(), Fault> {
+    let sound = std::str::from_utf8(text.raw).is_ok_and(|name| Tenant::parse_any(name).is_ok());
+    if sound { Ok(()) } else { Err(Fault::new(InvalidKind::BadValue)) }
 }
 
 /// `[A-Za-z0-9._:/-]`, 1 to 128.
@@ -287,7 +311,9 @@ fn action(reader: &mut Reader<'_>, form: Form) -> Result<bool, Fault> {
     }
     let own = text.raw.starts_with(b"varve.");
     match form {
-        Form::Submitted if own || text.raw == b"varve" => Err(Fault::new(InvalidKind::ReservedAction)),
+        Form::Submitted | Form::Addressed if own || text.raw == b"varve" => {
+            Err(Fault::new(InvalidKind::ReservedAction))
+        }
         Form::Own if !own => Err(Fault::new(InvalidKind::ForeignAction)),
         _ => Ok(own),
     }

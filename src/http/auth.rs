@@ -2,11 +2,14 @@
 //!
 //! Order: key (401) → tenant (a foreign one and a missing one are the same 404) → scope (403). The service
 //! checks again; this is the early answer, so that nobody uploads 4 MiB in order to hear `forbidden`.
+//!
+//! A handler has the name of a tenant from [`OfTenant`] alone, whose type says what was checked: a handler that
+//! asks for other than its route in the table answers `internal`, to everybody.
 
-use std::pin::Pin;
-use std::time::Duration;
+use std::marker::PhantomData;
+use std::sync::Arc;
 
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::request::Parts;
@@ -14,9 +17,10 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::App;
-use super::error::Problem;
-use crate::service::{Error, ErrorCode, Principal, Scope};
+use super::error::{Problem, Refused};
+use super::extract::{LentBody, MAX_APPEND_BYTES};
+use super::{App, busy};
+use crate::service::{Error, ErrorCode, Principal, Scope, no_such_tenant};
 
 /// What a route asks of its caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,22 +35,47 @@ pub(crate) enum Needs {
     ScopeOrOperator(Scope),
     /// Any key of the tenant, or the operator.
     AnyKeyOrOperator,
+    /// A key with this scope, of whichever tenant: the body says which, and the service checks each.
+    ScopeAnywhere(Scope),
+}
+
+/// What a handler wants of its caller, as a type.
+pub(crate) trait Permission {
+    const NEEDS: Needs;
+}
+
+macro_rules! permissions {
+    ($($(#[$doc:meta])* $name:ident = $needs:expr;)*) => {
+        $($(#[$doc])* pub(crate) struct $name;
+        impl Permission for $name { const NEEDS: Needs = $needs; })*
+    };
+}
+
+permissions! {
+    /// Events are appended.
+    ToIngest = Needs::Scope(Scope::Ingest);
+    /// Events are read.
+    ToRead = Needs::Scope(Scope::Read);
+    /// Proofs, checkpoints, verification.
+    ToVerify = Needs::Scope(Scope::Verify);
+    /// Keys are managed.
+    ToAdminister = Needs::ScopeOrOperator(Scope::Admin);
+    /// What the tenant looks like from outside.
+    ToLook = Needs::AnyKeyOrOperator;
 }
 
 /// The tenant with Varve's own log. Its events are the operator's business, so the service decides.
 const SYSTEM_TENANT: &str = "_system";
 
-/// Bytes of a refused request's body that are read and thrown away, so that the connection can be used again.
+/// Bytes of a refused request's body that are read and thrown away, so that the client hears why. What may be sent
+/// again later, by a client that did nothing wrong, is read to its end.
 const MAX_DRAIN_BYTES: usize = 64 * 1024;
-
-/// How long that may take.
-const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// Middleware of one route: authenticates, checks tenant and scope, leaves the [`Caller`] in the extensions.
 pub(crate) async fn guard(
     State((app, needs)): State<(App, Needs)>,
     params: Result<RawPathParams, RawPathParamsRejection>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
     if needs == Needs::Nothing {
@@ -57,31 +86,80 @@ pub(crate) async fn guard(
             .into_response();
     };
     let tenant = params.iter().find(|(name, _)| *name == "tenant").map(|(_, value)| value);
-    let principal = bearer(request.headers())
-        .and_then(|token| app.service.authenticate(token))
-        .and_then(|principal| may_pass(&principal, needs, tenant).map(|()| principal));
-    match principal {
-        Ok(principal) => {
-            request.extensions_mut().insert(Caller(principal));
-            next.run(request).await
+    let passed = Arc::clone(&app.in_flight)
+        .try_acquire_owned()
+        .map_err(|_| busy("as many requests as the server takes are under way"))
+        .and_then(|place| {
+            let principal = app.service.authenticate(bearer(request.headers())?)?;
+            may_pass(&principal, needs, tenant)?;
+            Ok((place, principal))
+        });
+    let (head, body) = request.into_parts();
+    let expects = head.headers.contains_key(header::EXPECT);
+    let body = LentBody::new(body);
+    let (answer, _place) = match passed {
+        Ok((place, by)) => {
+            let mut request = Request::from_parts(head, Body::new(body.lend()));
+            let tenant = tenant.map(str::to_owned);
+            request.extensions_mut().insert(Passed { by, tenant, needs });
+            (next.run(request).await, Some(place))
         }
-        Err(error) => {
-            drain(request).await;
-            Problem(error).into_response()
-        }
+        Err(error) => (Problem(error).into_response(), None),
+    };
+    if let Some(Refused(code)) = answer.extensions().get::<Refused>().copied()
+        && !expects
+    {
+        body.drain(if code.is_retryable() { MAX_APPEND_BYTES } else { MAX_DRAIN_BYTES }).await;
+    }
+    answer
+}
+
+/// What [`guard`] has checked.
+#[derive(Clone)]
+struct Passed {
+    by: Principal,
+    tenant: Option<String>,
+    needs: Needs,
+}
+
+impl Passed {
+    fn of(parts: &Parts) -> Result<Passed, Problem> {
+        let passed = parts.extensions.get::<Passed>().cloned();
+        passed.ok_or_else(|| Problem::new(ErrorCode::Internal, "this route has no guard: a defect of Varve"))
     }
 }
 
-/// The principal that [`guard`] let pass.
-#[derive(Clone)]
+/// The principal that [`guard`] let pass, on a route that names no tenant.
 pub(crate) struct Caller(pub(crate) Principal);
 
 impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Caller, Problem> {
-        let caller = parts.extensions.get::<Caller>().cloned();
-        caller.ok_or_else(|| Problem::new(ErrorCode::Internal, "this route has no guard: a defect of Varve"))
+        Passed::of(parts).map(|passed| Caller(passed.by))
+    }
+}
+
+/// A principal, and the tenant of the path, on which it may do what `P` says.
+pub(crate) struct OfTenant<P> {
+    pub(crate) by: Principal,
+    pub(crate) tenant: String,
+    permission: PhantomData<P>,
+}
+
+impl<S: Sync, P: Permission> FromRequestParts<S> for OfTenant<P> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<OfTenant<P>, Problem> {
+        match Passed::of(parts)? {
+            Passed { by, tenant: Some(tenant), needs } if needs == P::NEEDS => {
+                Ok(OfTenant { by, tenant, permission: PhantomData })
+            }
+            _ => Err(Problem::new(
+                ErrorCode::Internal,
+                "this route's handler wants another permission than its guard checks: a defect of Varve",
+            )),
+        }
     }
 }
 
@@ -107,6 +185,8 @@ fn may_pass(principal: &Principal, needs: Needs, tenant: Option<&str>) -> Result
     let Some(tenant) = tenant else {
         return match (needs, is_operator) {
             (Needs::Nothing, _) | (Needs::Operator, true) => Ok(()),
+            (Needs::ScopeAnywhere(scope), _) if principal.scopes.has(scope) => Ok(()),
+            (Needs::ScopeAnywhere(scope), _) => Err(forbidden(scope.name())),
             _ => Err(forbidden("operator")),
         };
     };
@@ -117,47 +197,23 @@ fn may_pass(principal: &Principal, needs: Needs, tenant: Option<&str>) -> Result
             _ => Ok(()),
         };
     }
+    // Whether the tenant that a gateway names is there, the service says.
+    if principal.is_gateway() && needs == Needs::Scope(Scope::Ingest) {
+        return Ok(());
+    }
     if !is_own {
         return Err(no_such_tenant());
     }
     match needs {
         Needs::Nothing | Needs::AnyKeyOrOperator => Ok(()),
-        Needs::Operator => Err(forbidden("operator")),
+        Needs::Operator | Needs::ScopeAnywhere(_) => Err(forbidden("operator")),
         Needs::Scope(scope) | Needs::ScopeOrOperator(scope) if principal.scopes.has(scope) => Ok(()),
         Needs::Scope(scope) | Needs::ScopeOrOperator(scope) => Err(forbidden(scope.name())),
     }
 }
 
-/// The answer for a tenant that does not exist and for one of somebody else: the same bytes.
-pub(crate) fn no_such_tenant() -> Error {
-    Error::new(ErrorCode::NotFound, "no such tenant, or the key belongs to another one")
-}
-
 fn forbidden(scope: &str) -> Error {
     Error::new(ErrorCode::Forbidden, format!("the key lacks the scope `{scope}`; use a key that has it"))
-}
-
-/// Reads what little is left of a refused request. With `Expect` nothing is read: the client has not sent it.
-async fn drain(request: Request) {
-    if request.headers().contains_key(header::EXPECT) {
-        return;
-    }
-    let body = request.into_body();
-    if body.is_end_stream() {
-        return;
-    }
-    // A client that is slower than this loses its connection; it was refused anyway.
-    let _ = tokio::time::timeout(DRAIN_TIME, discard(body)).await;
-}
-
-async fn discard(mut body: Body) {
-    let mut seen = 0;
-    while seen <= MAX_DRAIN_BYTES {
-        match std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-            Some(Ok(frame)) => seen += frame.data_ref().map_or(0, |data| data.len()),
-            Some(Err(_)) | None => return,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -214,6 +270,22 @@ mod tests {
             assert_eq!(code(&operator, Needs::Scope(scope), Some("acme")), Some(ErrorCode::Forbidden));
         }
         assert_eq!(code(&operator, Needs::Scope(Scope::Read), Some("_system")), None);
+    }
+
+    #[test]
+    fn a_gateway_appends_everywhere_and_reads_nothing() {
+        let gateway = key(Some("_system"), &[Scope::Ingest]);
+        assert_eq!(code(&gateway, Needs::Scope(Scope::Ingest), Some("acme")), None);
+        assert_eq!(code(&gateway, Needs::ScopeAnywhere(Scope::Ingest), None), None);
+        for needs in
+            [Needs::Scope(Scope::Read), Needs::ScopeOrOperator(Scope::Admin), Needs::AnyKeyOrOperator]
+        {
+            assert_eq!(code(&gateway, needs, Some("acme")), Some(ErrorCode::NotFound), "{needs:?}");
+        }
+        assert_eq!(code(&gateway, Needs::Operator, None), Some(ErrorCode::Forbidden));
+        let reader = key(Some("_system"), &[Scope::Read]);
+        assert_eq!(code(&reader, Needs::Scope(Scope::Ingest), Some("acme")), Some(ErrorCode::NotFound));
+        assert_eq!(code(&reader, Needs::ScopeAnywhere(Scope::Ingest), None), Some(ErrorCode::Forbidden));
     }
 
     #[test]

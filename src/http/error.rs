@@ -6,6 +6,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::service::{Error, ErrorCode};
@@ -54,7 +55,8 @@ impl IntoResponse for Problem {
 }
 
 /// The JSON of a problem, also inside `{"results":[…]}`.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
 pub(crate) struct ProblemView<'a> {
     r#type: String,
     title: &'static str,

@@ -2,13 +2,15 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody};
-use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{FromRequestParts, Query, RawPathParams};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use hyper::body::{Frame, SizeHint};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -22,8 +24,8 @@ pub(crate) const MAX_APPEND_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of any other request with a body; they hold a name and a few scopes.
 pub(crate) const MAX_SMALL_BYTES: usize = 16 * 1024;
 
-/// How long a body may take to arrive.
-pub(crate) const BODY_TIME: Duration = Duration::from_secs(15);
+/// How long the rest of a refused body may take to arrive.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 /// The media types that a route may read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,23 +58,59 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// Path parameters. A segment that is not of its type is a `bad_request`.
-pub(crate) struct Segments<T>(pub(crate) T);
+/// A parameter of the path by its name in the route's template. The tenant is none of these: it comes from
+/// `auth::OfTenant`, checked against the key.
+pub(crate) trait Segment: Sized {
+    const NAME: &'static str;
+    /// What the text must be, for the refusal.
+    const IS: &'static str;
 
-impl<S: Sync + Send, T: DeserializeOwned + Send> FromRequestParts<S> for Segments<T> {
+    fn read(text: &str) -> Option<Self>;
+}
+
+/// The leaf index of `/events/{index}`.
+pub(crate) struct Index(pub(crate) u64);
+
+impl Segment for Index {
+    const NAME: &'static str = "index";
+    const IS: &'static str = "an index is a whole number from 0";
+
+    fn read(text: &str) -> Option<Index> {
+        // One spelling: no sign, no leading zero.
+        let is_plain =
+            text == "0" || !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|_| is_plain).map(Index)
+    }
+}
+
+/// The id of a key or a job.
+pub(crate) struct Id(pub(crate) String);
+
+impl Segment for Id {
+    const NAME: &'static str = "id";
+    const IS: &'static str = "an id is text";
+
+    fn read(text: &str) -> Option<Id> {
+        Some(Id(text.to_owned()))
+    }
+}
+
+/// A [`Segment`] as a handler takes it.
+pub(crate) struct At<T>(pub(crate) T);
+
+impl<S: Sync + Send, T: Segment + Send> FromRequestParts<S> for At<T> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Segments<T>, Problem> {
-        match Path::<T>::from_request_parts(parts, state).await {
-            Ok(Path(value)) => Ok(Segments(value)),
-            Err(PathRejection::FailedToDeserializePathParams(_)) => Err(Problem::new(
-                ErrorCode::BadRequest,
-                "the path cannot be read: an index is a whole number from 0, names are UTF-8",
-            )),
-            Err(_) => {
-                Err(Problem::new(ErrorCode::Internal, "this route has no such segment: a defect of Varve"))
-            }
-        }
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<At<T>, Problem> {
+        let params = RawPathParams::from_request_parts(parts, state).await;
+        let params = params.map_err(|_| Problem::new(ErrorCode::BadRequest, "the path is not UTF-8"))?;
+        let text = params.iter().find(|(name, _)| *name == T::NAME).map(|(_, text)| text);
+        let text = text.ok_or_else(|| {
+            Problem::new(ErrorCode::Internal, "this route has no such segment: a defect of Varve")
+        })?;
+        let read = T::read(text);
+        read.map(At)
+            .ok_or_else(|| Problem::new(ErrorCode::BadRequest, format!("the path cannot be read: {}", T::IS)))
     }
 }
 
@@ -105,7 +143,7 @@ impl Held {
     }
 }
 
-/// Reads a body of at most `limit` bytes within [`BODY_TIME`].
+/// Reads a body of at most `limit` bytes within the time for bodies.
 ///
 /// # Errors
 /// `too_large`, before a byte is read where `Content-Length` says so; `busy` when all bodies together have
@@ -126,11 +164,12 @@ pub(crate) async fn read_body(
             "compressed bodies are not taken; send it without `Content-Encoding`",
         ));
     }
-    match tokio::time::timeout(BODY_TIME, collect(app, body, announced, limit)).await {
+    let body_time = app.limits.body_time;
+    match tokio::time::timeout(body_time, collect(app, body, announced, limit)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(Error::new(
             ErrorCode::BadRequest,
-            format!("the body did not arrive within {} s; nothing was stored", BODY_TIME.as_secs()),
+            format!("the body did not arrive within {} s; nothing was stored", body_time.as_secs()),
         )),
     }
 }
@@ -198,6 +237,58 @@ async fn collect(app: &App, mut body: Body, announced: Option<u64>, limit: usize
     }
 }
 
+/// A request's body that a handler reads and that comes back when it did not.
+///
+/// A connection that is closed over unread bytes is reset, and the answer on it is lost; so what a refusal left
+/// unread is read and thrown away, within bounds. The handler has ended by then: nobody else holds the lock.
+pub(crate) struct LentBody(Arc<Mutex<Body>>);
+
+impl LentBody {
+    pub(crate) fn new(body: Body) -> LentBody {
+        LentBody(Arc::new(Mutex::new(body)))
+    }
+
+    /// The body as the handler has it.
+    pub(crate) fn lend(&self) -> LentBody {
+        LentBody(self.0.clone())
+    }
+
+    /// Reads what is left, at most `limit` bytes and for [`DRAIN_TIME`]: a client that is slower than that loses its
+    /// connection; it was refused anyway.
+    pub(crate) async fn drain(mut self, limit: usize) {
+        let discard = async {
+            let mut seen = 0;
+            while seen <= limit && !self.is_end_stream() {
+                match std::future::poll_fn(|context| Pin::new(&mut self).poll_frame(context)).await {
+                    Some(Ok(frame)) => seen += frame.data_ref().map_or(0, Bytes::len),
+                    Some(Err(_)) | None => return,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN_TIME, discard).await;
+    }
+}
+
+impl HttpBody for LentBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut *self.0.lock()).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.lock().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.lock().size_hint()
+    }
+}
+
 fn too_large(limit: usize) -> Error {
     Error::new(
         ErrorCode::TooLarge,
@@ -222,6 +313,16 @@ mod tests {
         assert_eq!(of("application/x-ndjson"), Ok(Media::Ndjson));
         for bad in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", ""] {
             assert_eq!(of(bad), Err(ErrorCode::UnsupportedMediaType), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_index_has_one_spelling() {
+        for (text, index) in [("0", Some(0)), ("10", Some(10)), ("18446744073709551615", Some(u64::MAX))] {
+            assert_eq!(Index::read(text).map(|at| at.0), index);
+        }
+        for bad in ["", "+1", "-1", "01", "00", "1.0", "0x1", "18446744073709551616", "first"] {
+            assert!(Index::read(bad).is_none(), "{bad}");
         }
     }
 

@@ -1,16 +1,21 @@
 //! The HTTP door: axum over a [`Service`].
 //!
-//! Reading order: `router` (every route, as a table, with the scope it needs), `auth` (who may pass, before a
-//! body is read), `extract` (parameters and bodies, bounded), `routes/*` (one file a noun), `error` (RFC 9457),
-//! `answer` (request ids and the log line), `server` (listen, drain, stop).
+//! Reading order: `router` (every route, as a table, with what it needs and what it answers), `auth` (who may pass,
+//! before a body is read), `extract` (parameters and bodies, bounded), `routes/*` (one file a noun), `error`
+//! (RFC 9457), `answer` (request ids and the log line), `limits`, `rate`, `connection` and `server` (accept, time
+//! out, drain), `openapi` (the description, made from the table).
 //!
 //! Invariants: every answer has `X-Request-Id`; every refusal is `application/problem+json`; a caller is
 //! authenticated and its scope checked before its body is read; blocking work runs off the event loop.
 
 mod answer;
 mod auth;
+mod connection;
 mod error;
 mod extract;
+mod limits;
+mod openapi;
+mod rate;
 mod router;
 mod routes;
 mod server;
@@ -21,38 +26,41 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::service::{Error, ErrorCode, Service};
+use rate::Rates;
 
+pub use limits::HttpLimits;
 pub use router::router;
-pub use server::{DRAIN_TIME, Drained, serve};
+pub use server::{Drained, serve};
 
-/// Blocking calls (query, record, proof, keys, tenants) that run at once. More wait their turn.
-pub const MAX_BLOCKING: usize = 32;
-
-/// How long a call waits for one of the [`MAX_BLOCKING`] places before it is refused with `busy`.
+/// How long a call waits for a place for blocking calls before it is refused with `busy`.
 pub const BLOCKING_WAIT: Duration = Duration::from_secs(5);
 
-/// Request bodies held in memory at once: 4,096 units of 64 KiB, 256 MiB, or 64 of the largest.
-pub const BODY_UNITS: usize = 4096;
-
-/// Bytes of one unit of [`BODY_UNITS`]; a body takes one for each 64 KiB that has arrived.
+/// Body memory is given out in units of this many bytes, as they arrive.
 pub const BODY_UNIT_BYTES: usize = 64 * 1024;
 
 /// What every handler shares. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct App {
     service: Service,
+    limits: Arc<HttpLimits>,
+    /// Places for requests; taken by `auth::guard`, held until the answer is made.
+    in_flight: Arc<Semaphore>,
     /// Places for blocking calls; taken by `blocking`, held until the call has ended.
     blocking: Arc<Semaphore>,
     /// Units of body memory; taken by `extract::read_body`, held as long as the body.
     bodies: Arc<Semaphore>,
+    rates: Arc<Rates>,
 }
 
 impl App {
-    fn new(service: Service) -> App {
+    fn new(service: Service, limits: &HttpLimits) -> App {
         App {
             service,
-            blocking: Arc::new(Semaphore::new(MAX_BLOCKING)),
-            bodies: Arc::new(Semaphore::new(BODY_UNITS)),
+            in_flight: Arc::new(Semaphore::new(limits.max_in_flight_requests)),
+            blocking: Arc::new(Semaphore::new(limits.max_blocking_calls)),
+            bodies: Arc::new(Semaphore::new(limits.body_memory_bytes.div_ceil(BODY_UNIT_BYTES))),
+            rates: Arc::new(Rates::new(limits.rate_limit_events_per_second)),
+            limits: Arc::new(limits.clone()),
         }
     }
 

@@ -6,18 +6,21 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 
-use super::App;
 use super::answer::identify;
 use super::auth::{Needs, guard};
 use super::error::Problem;
-use super::routes::{events, health, keys, log, tenants};
+use super::openapi::Operation;
+use super::routes::{description, events, health, keys, log, tenants};
+use super::{App, HttpLimits};
 use crate::service::{ErrorCode, Scope, Service};
 
 /// One line of the table.
-struct Route {
-    path: &'static str,
-    needs: Needs,
+pub(crate) struct Route {
+    pub(crate) path: &'static str,
+    pub(crate) method: &'static str,
+    pub(crate) needs: Needs,
     handler: MethodRouter<App>,
+    pub(crate) about: Operation,
 }
 
 const TENANTS: &str = "/v1/tenants";
@@ -25,40 +28,52 @@ const TENANT: &str = "/v1/tenants/{tenant}";
 const KEYS: &str = "/v1/tenants/{tenant}/keys";
 const KEY: &str = "/v1/tenants/{tenant}/keys/{id}";
 const EVENTS: &str = "/v1/tenants/{tenant}/events";
+const EVENTS_OF_TENANTS: &str = "/v1/events";
 const EVENT: &str = "/v1/tenants/{tenant}/events/{index}";
 const PROOF: &str = "/v1/tenants/{tenant}/events/{index}/proof";
 const CHECKPOINT: &str = "/v1/tenants/{tenant}/log/checkpoint";
 const CONSISTENCY: &str = "/v1/tenants/{tenant}/log/consistency";
+const TILE: &str = "/v1/tenants/{tenant}/log/tile/{*tile}";
 
 #[rustfmt::skip]
-fn table() -> Vec<Route> {
-    let route = |path, needs, handler| Route { path, needs, handler };
-    let scope = Needs::Scope;
+pub(crate) fn table() -> Vec<Route> {
+    let route = |method, path, needs, handler, about| Route { path, method, needs, handler, about };
+    let nothing = Needs::Nothing;
+    let operator = Needs::Operator;
+    let any = Needs::AnyKeyOrOperator;
     let admin = Needs::ScopeOrOperator(Scope::Admin);
+    let ingest = Needs::Scope(Scope::Ingest);
+    let gateway = Needs::ScopeAnywhere(Scope::Ingest);
+    let read = Needs::Scope(Scope::Read);
+    let verify = Needs::Scope(Scope::Verify);
     vec![
-        route(TENANTS,     Needs::Operator,         post(tenants::create)),
-        route(TENANTS,     Needs::Operator,         get(tenants::list)),
-        route(TENANT,      Needs::AnyKeyOrOperator, get(tenants::show)),
-        route(KEYS,        admin,                   post(keys::create)),
-        route(KEYS,        admin,                   get(keys::list)),
-        route(KEY,         admin,                   get(keys::show)),
-        route(KEY,         admin,                   delete(keys::revoke)),
-        route(EVENTS,      scope(Scope::Ingest),    post(events::append)),
-        route(EVENTS,      scope(Scope::Read),      get(events::query)),
-        route(EVENT,       scope(Scope::Read),      get(events::record)),
-        route(PROOF,       scope(Scope::Verify),    get(events::proof)),
-        route(CHECKPOINT,  scope(Scope::Verify),    get(log::checkpoint)),
-        route(CONSISTENCY, scope(Scope::Verify),    get(log::consistency)),
-        route("/healthz",  Needs::Nothing,          get(health::healthz)),
-        route("/readyz",   Needs::Nothing,          get(health::readyz)),
+        route("POST",   TENANTS,           operator, post(tenants::create),          tenants::CREATE),
+        route("GET",    TENANTS,           operator, get(tenants::list),             tenants::LIST),
+        route("GET",    TENANT,            any,      get(tenants::show),             tenants::SHOW),
+        route("POST",   KEYS,              admin,    post(keys::create),             keys::CREATE),
+        route("GET",    KEYS,              admin,    get(keys::list),                keys::LIST),
+        route("GET",    KEY,               admin,    get(keys::show),                keys::SHOW),
+        route("DELETE", KEY,               admin,    delete(keys::revoke),           keys::REVOKE),
+        route("POST",   EVENTS,            ingest,   post(events::append),           events::APPEND),
+        route("POST",   EVENTS_OF_TENANTS, gateway,  post(events::append_addressed), events::APPEND_ADDRESSED),
+        route("GET",    EVENTS,            read,     get(events::query),             events::QUERY),
+        route("GET",    EVENT,             read,     get(events::record),            events::RECORD),
+        route("GET",    PROOF,             verify,   get(events::proof),             events::PROOF),
+        route("GET",    CHECKPOINT,        verify,   get(log::checkpoint),           log::CHECKPOINT),
+        route("GET",    CONSISTENCY,       verify,   get(log::consistency),          log::CONSISTENCY),
+        route("GET",    TILE,              verify,   get(log::tile),                 log::TILE),
+        route("GET",    "/healthz",        nothing,  get(health::healthz),           health::HEALTHZ),
+        route("GET",    "/readyz",         nothing,  get(health::readyz),            health::READYZ),
+        route("GET",    "/openapi.json",   nothing,  get(description::openapi),      description::DOCUMENT),
+        route("GET",    "/docs",           nothing,  get(description::docs),         description::BROWSE),
     ]
 }
 
 /// The whole HTTP interface over `service`.
-pub fn router(service: Service) -> Router {
-    let app = App::new(service);
+pub fn router(service: Service, limits: &HttpLimits) -> Router {
+    let app = App::new(service, limits);
     let mut router = Router::new();
-    for Route { path, needs, handler } in table() {
+    for Route { path, needs, handler, .. } in table() {
         router = router.route(path, handler.route_layer(from_fn_with_state((app.clone(), needs), guard)));
     }
     router
@@ -87,7 +102,7 @@ mod tests {
     fn only_the_health_of_the_server_is_told_without_a_key() {
         for route in table() {
             assert_eq!(route.needs == Needs::Nothing, !route.path.starts_with("/v1/"), "{}", route.path);
-            if route.needs == Needs::Operator {
+            if matches!(route.needs, Needs::Operator | Needs::ScopeAnywhere(_)) {
                 assert!(!route.path.contains("{tenant}"), "{}", route.path);
             } else if route.needs != Needs::Nothing {
                 // The guard finds the tenant by this name; without it every key would be the operator's.

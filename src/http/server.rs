@@ -1,25 +1,58 @@
 //! Listening, and stopping in order: no new connections, what runs may end, bounded.
+//!
+//! The accept loop is our own, because a door to the network needs bounds that a plain one has not: how many
+//! connections there are, how long a head may take, how long one may sit idle or not read its answer.
 
-use std::future::{Future, IntoFuture};
 use std::io;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::Service as _;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
+use super::connection::{Activity, Counted, LOOK_EVERY, Progress, Verdict};
+use super::limits::HttpLimits;
 use super::router;
 use crate::service::Service;
 
-/// How long requests that are under way may take once the server was told to stop.
-pub const DRAIN_TIME: Duration = Duration::from_secs(10);
+/// Bytes of a request's head, and what a connection buffers: 4,096 connections hold 128 MiB at the very most. Every
+/// route's head fits into a fraction of this; a body of 4 MiB takes 128 reads.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+
+/// Header fields of a request.
+const MAX_HEADERS: usize = 64;
+
+/// Requests that one HTTP/2 connection may have under way.
+const MAX_STREAMS: u32 = 128;
+
+/// Streams that a peer may reset before they were served; more ends the connection (CVE-2023-44487).
+const MAX_RESET_STREAMS: usize = 32;
+
+/// Bytes of answers waiting on one HTTP/2 stream.
+const MAX_SEND_BUFFER_BYTES: usize = 256 * 1024;
+
+/// How often an HTTP/2 peer is asked whether it is there, and how long it may take to say so.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+
+/// After an error of `accept` that is the system's (no descriptors left), how long nobody is accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How serving ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Drained {
     /// Every request under way was answered.
     Fully,
-    /// [`DRAIN_TIME`] ran out; some connections were cut.
+    /// The drain time ran out; some connections were cut.
     Cut,
 }
 
@@ -27,30 +60,156 @@ pub enum Drained {
 /// caller's next step.
 ///
 /// # Errors
-/// When accepting fails for good.
+/// When a task of the server ends in a panic.
 pub async fn serve(
     listener: TcpListener,
     service: Service,
+    limits: HttpLimits,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<Drained> {
-    let (stopping, stopped) = oneshot::channel::<()>();
-    // Answers are small and written at once; waiting to fill a packet only adds 40 ms.
-    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-    let server = axum::serve(listener, router(service)).with_graceful_shutdown(async move {
-        stop.await;
-        // The receiver is gone only when the server has ended by itself.
-        let _ = stopping.send(());
+    let door = Arc::new(Door {
+        router: router(service, &limits),
+        places: Arc::new(Semaphore::new(limits.max_connections)),
+        limits,
     });
-    let mut server = tokio::spawn(server.into_future());
+    let (stopping, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let accepting = accept(&door, &listener, &stopped, &mut connections);
     tokio::select! {
-        ended = &mut server => return ended.map_err(io::Error::other)?.map(|()| Drained::Fully),
-        _ = stopped => {}
+        () = accepting => {}
+        () = stop => {}
     }
-    match tokio::time::timeout(DRAIN_TIME, &mut server).await {
-        Ok(ended) => ended.map_err(io::Error::other)?.map(|()| Drained::Fully),
-        Err(_) => {
-            server.abort();
-            Ok(Drained::Cut)
+    drop(listener);
+    // Every connection has a receiver; with none there is nobody to tell.
+    let _ = stopping.send(true);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(door.limits.drain_time, drained).await.is_ok() {
+        return Ok(Drained::Fully);
+    }
+    connections.abort_all();
+    Ok(Drained::Cut)
+}
+
+/// What all connections share.
+struct Door {
+    router: Router,
+    limits: HttpLimits,
+    /// Places for connections; taken before one is accepted, held until it ends.
+    places: Arc<Semaphore>,
+}
+
+impl Door {
+    /// Whether over three quarters of the places are taken.
+    fn is_scarce(&self) -> bool {
+        self.places.available_permits() < self.limits.max_connections / 4
+    }
+}
+
+/// Accepts for ever. Without a place nobody is accepted: who comes then waits in the system's queue, until an idle
+/// connection was closed.
+async fn accept(
+    door: &Arc<Door>,
+    listener: &TcpListener,
+    stopped: &watch::Receiver<bool>,
+    connections: &mut JoinSet<()>,
+) {
+    loop {
+        // The semaphore is never closed.
+        let Ok(place) = door.places.clone().acquire_owned().await else { return };
+        while connections.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (door, stopped) = (door.clone(), stopped.clone());
+                connections.spawn(async move {
+                    let _place = place;
+                    welcome(&door, stream, stopped).await;
+                });
+            }
+            Err(error) if is_of_the_peer(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
+}
+
+/// Whether an error of `accept` concerns that one connection alone.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+async fn welcome(door: &Arc<Door>, stream: TcpStream, stopped: watch::Receiver<bool>) {
+    // Answers are small and written at once; waiting to fill a packet only adds 40 ms.
+    let _ = stream.set_nodelay(true);
+    converse(door, stream, stopped).await;
+}
+
+/// Serves one connection until it ends, its time is up or the server stops.
+async fn converse<S>(door: &Arc<Door>, stream: S, mut stopped: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let activity = Activity::new();
+    let io = TokioIo::new(Counted { stream, activity: activity.clone() });
+    let router = TowerToHyperService::new(door.router.clone());
+    let of_requests = activity.clone();
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let under_way = of_requests.begin();
+        let answered = router.call(request);
+        async move {
+            let answer = answered.await?;
+            Ok::<_, std::convert::Infallible>(answer.map(|body| under_way.answer(body)))
+        }
+    });
+    let builder = builder();
+    let mut conversation = pin!(builder.serve_connection(io, service));
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut progress = Progress::default();
+    let mut is_closing = false;
+    loop {
+        tokio::select! {
+            // What ends a connection is the peer's business: a reset, a broken request. It is answered where HTTP
+            // has an answer, and is no news for the log.
+            _ = conversation.as_mut() => return,
+            _ = looks.tick() => match activity.look(&door.limits, door.is_scarce(), &mut progress) {
+                Verdict::Keep => {}
+                Verdict::Idle if !is_closing => {
+                    is_closing = true;
+                    conversation.as_mut().graceful_shutdown();
+                }
+                Verdict::Idle | Verdict::TooSlow => return,
+            },
+            told = stopped.wait_for(|stopped| *stopped), if !is_closing => {
+                drop(told);
+                is_closing = true;
+                conversation.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// HTTP/1.1 and HTTP/2, bounded.
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // Its timer runs while a connection is idle as well; `connection` tells the two apart.
+        .header_read_timeout(None)
+        .half_close(false)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
+        .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
+        .keep_alive_interval(KEEP_ALIVE.0)
+        .keep_alive_timeout(KEEP_ALIVE.1);
+    builder
 }

@@ -116,12 +116,7 @@ impl Queue {
 
     /// Takes a submission in, or refuses it with nothing stored.
     pub fn admit(&self, submission: Submission) -> Result<Ticket, SubmitError> {
-        if let Some(reason) = self.poison.reason() {
-            return Err(SubmitError::Stopped(reason.to_owned()));
-        }
-        if self.closing.load(Ordering::Acquire) {
-            return Err(SubmitError::Stopped("it is shutting down".to_owned()));
-        }
+        self.is_open()?;
         let bytes = submission.items.iter().map(|item| item.body.len() + 512).sum();
         let permit = self.load.take(submission.items.len(), bytes).ok_or(SubmitError::Busy)?;
         let (reply, answer) = oneshot::channel();
@@ -129,6 +124,24 @@ impl Queue {
             .send(Queued { submission, permit, reply })
             .map_err(|_| SubmitError::Stopped("it is shutting down".to_owned()))?;
         Ok(Ticket(answer))
+    }
+
+    fn is_open(&self) -> Result<(), SubmitError> {
+        if let Some(reason) = self.poison.reason() {
+            return Err(SubmitError::Stopped(reason.to_owned()));
+        }
+        if self.closing.load(Ordering::Acquire) {
+            return Err(SubmitError::Stopped("it is shutting down".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Whether one event more would be taken now; asked before a body is read for nothing.
+    pub fn has_room(&self) -> Result<(), SubmitError> {
+        self.is_open()?;
+        let has_room = self.load.events.load(Ordering::Relaxed) < MAX_QUEUED_EVENTS
+            && self.load.bytes.load(Ordering::Relaxed) < MAX_QUEUED_BYTES;
+        if has_room { Ok(()) } else { Err(SubmitError::Busy) }
     }
 
     /// Refuses everything from now on; what was taken is finished.

@@ -10,25 +10,40 @@ use crate::store::record::Record;
 /// The members of a query as they arrive: text under the names of the HTTP interface. Those of a filter are
 /// read by [`Filter::parse`], the next three by [`super::Request::parse`]; `verifiable` says how records are shown
 /// and finds none.
-#[derive(Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "the names are those of the filter's members, which are documented")]
 pub struct QueryText {
+    /// `actor.id`.
     pub actor: Option<String>,
+    /// An action, or with `.*` at its end the start of one.
     pub action: Option<String>,
+    /// `id` of one of the targets.
     pub target: Option<String>,
+    /// `success`, `failure`, `denied` or `unknown`.
     pub outcome: Option<String>,
+    /// `context.ip`.
     pub ip: Option<String>,
+    /// `context.request_id`.
     pub request_id: Option<String>,
+    /// `id`.
     pub id: Option<String>,
+    /// Retention class.
     pub class: Option<String>,
+    /// `recorded_at` from here on, RFC 3339.
     pub since: Option<String>,
+    /// `recorded_at` before this, RFC 3339.
     pub until: Option<String>,
+    /// `occurred_at` from here on, RFC 3339.
     pub occurred_since: Option<String>,
+    /// `occurred_at` before this, RFC 3339.
     pub occurred_until: Option<String>,
+    /// `desc`, newest first, or `asc`.
     pub order: Option<String>,
+    /// Records of a page, 1 to 1,000; 100 if not asked.
     pub limit: Option<String>,
+    /// `next` of the page before.
     pub cursor: Option<String>,
+    /// Add what a client needs to check what was committed to.
     pub verifiable: bool,
 }
 

@@ -1,15 +1,16 @@
 //! Appending: parse, tell repeats from conflicts, seal, queue, wait until durable, answer with receipts.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::admit::{
+    Item, Submitted, admit, answer_repeats_in_batch, find_repeats_in_batch, id_conflict, placed_in,
+};
 use super::view::{Receipt, receipt};
 use super::{Error, ErrorCode, Principal, Scope, Service};
+use crate::event::Event;
 use crate::event::catalog::Class;
-use crate::event::limits::MAX_EVENT_BYTES;
-use crate::event::{Event, InvalidKind, is_id};
-use crate::ingest::prepare::{Prepared, fill_in, prepare};
+use crate::ingest::prepare::{Prepared, prepare};
 use crate::ingest::queue::{Placed, Submission, SubmitError};
 use crate::store::idtable::Location;
 use crate::store::log::{Log, Sequenced};
@@ -33,22 +34,6 @@ pub enum BatchMode {
     Skip,
 }
 
-/// One event to append.
-pub struct Submitted<'a> {
-    /// The event's JSON.
-    pub raw: &'a [u8],
-    /// The `Idempotency-Key` header, where there is one.
-    pub idempotency_key: Option<&'a str>,
-}
-
-/// One event on its way: parsed, and answered or not yet.
-struct Item {
-    event: Option<Event>,
-    answer: Option<Result<Receipt, Error>>,
-    /// The earlier item of the batch that this one repeats.
-    repeats: Option<usize>,
-}
-
 impl Service {
     /// Appends events to a tenant's log and answers when they are durable.
     ///
@@ -63,6 +48,37 @@ impl Service {
         verifiable: bool,
     ) -> Result<Vec<Result<Receipt, Error>>, Error> {
         let log = self.log_for(by, tenant, Scope::Ingest)?;
+        self.take_in(events, mode, verifiable, |submitted| {
+            admit(submitted, Event::parse).map(|event| (log.clone(), event))
+        })
+        .await
+    }
+
+    /// Appends events that each name their tenant, as [`Service::append`] does: one batch, one frame, whole or not
+    /// at all. The key needs `ingest` on each of the tenants.
+    pub async fn append_addressed(
+        &self,
+        by: &Principal,
+        events: &[Submitted<'_>],
+        mode: BatchMode,
+        verifiable: bool,
+    ) -> Result<Vec<Result<Receipt, Error>>, Error> {
+        self.take_in(events, mode, verifiable, |submitted| {
+            let event = admit(submitted, Event::parse_addressed)?;
+            let tenant = event.addressee().unwrap_or_default();
+            let log = self.log_for(by, tenant, Scope::Ingest).map_err(|error| error.at("/tenant"))?;
+            Ok((log, event))
+        })
+        .await
+    }
+
+    async fn take_in(
+        &self,
+        events: &[Submitted<'_>],
+        mode: BatchMode,
+        verifiable: bool,
+        admitted: impl Fn(&Submitted<'_>) -> Result<(Arc<Log>, Event), Error>,
+    ) -> Result<Vec<Result<Receipt, Error>>, Error> {
         self.refuse_when_full()?;
         if events.len() > MAX_BATCH_EVENTS {
             let detail = format!(
@@ -73,7 +89,7 @@ impl Service {
         }
         let mut items = Vec::with_capacity(events.len());
         for (position, submitted) in events.iter().enumerate() {
-            match admit(submitted) {
+            match admitted(submitted) {
                 Ok(event) => items.push(Item { event: Some(event), answer: None, repeats: None }),
                 Err(error) if mode == BatchMode::Atomic => {
                     return Err(placed_in(error, events.len(), position));
@@ -87,7 +103,7 @@ impl Service {
         }
         find_repeats_in_batch(&mut items, mode)?;
         for _ in 0..MAX_LOOKS {
-            let Some((submission, positions)) = self.look_up(&log, &mut items, mode, verifiable)? else {
+            let Some((submission, positions)) = self.look_up(&mut items, mode, verifiable)? else {
                 break;
             };
             let ids: Vec<String> = submission.items.iter().map(|item| item.id.clone()).collect();
@@ -95,8 +111,9 @@ impl Service {
             let placed = ticket.answer().await.map_err(submit_error)?;
             // What must be looked up again stays open.
             for ((placed, position), id) in placed.into_iter().zip(positions).zip(ids) {
-                if let Placed::New(record) = placed {
-                    items[position].answer = Some(Ok(receipt(&log, &record, &id, false, verifiable)));
+                let item = &mut items[position];
+                if let (Placed::New(record), Some((log, _))) = (placed, &item.event) {
+                    item.answer = Some(Ok(receipt(log, &record, &id, false, verifiable)));
                 }
             }
         }
@@ -108,7 +125,6 @@ impl Service {
     /// Answers the repeats among the open items and prepares the others. `None` when nothing is left to submit.
     fn look_up(
         &self,
-        log: &Arc<Log>,
         items: &mut [Item],
         mode: BatchMode,
         verifiable: bool,
@@ -119,7 +135,7 @@ impl Service {
         let mut prepared: Vec<Prepared> = Vec::with_capacity(count);
         let mut positions = Vec::with_capacity(count);
         for (position, item) in items.iter().enumerate() {
-            if let (None, Some(event), None) = (&item.answer, &item.event, item.repeats) {
+            if let (None, Some((log, event)), None) = (&item.answer, &item.event, item.repeats) {
                 let class = event.class().and_then(Class::named).map_or(Class::Security.code(), Class::code);
                 prepared.push(prepare(log, event, class));
                 positions.push(position);
@@ -135,17 +151,17 @@ impl Service {
         }
         for (which, location) in found {
             let position = positions[which];
-            if items[position].answer.is_some()
-                || location.log != log.identity.number
-                || location.index >= log.size()
-            {
+            let Some((log, event)) = items[position].event.as_ref().filter(|(log, _)| {
+                items[position].answer.is_none()
+                    && location.log == log.identity.number
+                    && location.index < log.size()
+            }) else {
                 continue;
-            }
+            };
             let Some(first) = store.record(log, location.index).map_err(|error| internal(&error))? else {
                 continue;
             };
-            let answer = self.repeat_of(log, &first, items[position].event.as_ref(), verifiable);
-            match answer {
+            match repeat_of(log, &first, event, verifiable) {
                 None => continue,
                 Some(Err(error)) if mode == BatchMode::Atomic => {
                     return Err(placed_in(error, count, position));
@@ -177,27 +193,13 @@ impl Service {
         Ok(Some((submission, kept_positions)))
     }
 
-    /// What a record with the same id token means for `event`: nothing (another id), a repeat, or a conflict.
-    fn repeat_of(
-        &self,
-        log: &Log,
-        first: &Sequenced,
-        event: Option<&Event>,
-        verifiable: bool,
-    ) -> Option<Result<Receipt, Error>> {
-        let event = event?;
-        let id = event.id()?;
-        // Where the body is gone the token alone decides: the record was this id's.
-        if let Some(body) = first.record.body() {
-            let body = body.ok()?;
-            if body.id() != Some(id) {
-                return None;
-            }
-            if !body.same_content(event) {
-                return Some(Err(id_conflict(first.index)));
-            }
-        }
-        Some(Ok(receipt(log, first, id, true, verifiable)))
+    /// Says before a body is read what would be said after it: the store takes no events now.
+    ///
+    /// # Errors
+    /// `read_only`, `storage_full` or `busy`; nothing was stored.
+    pub fn may_append(&self) -> Result<(), Error> {
+        self.0.pipeline.queue.has_room().map_err(submit_error)?;
+        self.refuse_when_full()
     }
 
     pub(super) fn refuse_when_full(&self) -> Result<(), Error> {
@@ -212,108 +214,25 @@ impl Service {
     }
 }
 
-/// Finds ids that stand twice in the batch. The later one repeats the earlier one, or conflicts with it.
-fn find_repeats_in_batch(items: &mut [Item], mode: BatchMode) -> Result<(), Error> {
-    if items.len() < 2 {
-        return Ok(());
-    }
-    let mut found = Vec::new();
-    let mut first_of: HashMap<&str, usize> = HashMap::with_capacity(items.len());
-    for (position, item) in items.iter().enumerate() {
-        let Some(event) = &item.event else { continue };
-        let Some(id) = event.id() else { continue };
-        match first_of.get(id) {
-            None => {
-                first_of.insert(id, position);
-            }
-            Some(first) => {
-                let same =
-                    items[*first].event.as_ref().is_some_and(|first| first.canonical() == event.canonical());
-                found.push((position, *first, same));
-            }
+/// What a record with the same id token means for `event`: nothing (another id), a repeat, or a conflict.
+fn repeat_of(
+    log: &Log,
+    first: &Sequenced,
+    event: &Event,
+    verifiable: bool,
+) -> Option<Result<Receipt, Error>> {
+    let id = event.id()?;
+    // Where the body is gone the token alone decides: the record was this id's.
+    if let Some(body) = first.record.body() {
+        let body = body.ok()?;
+        if body.id() != Some(id) {
+            return None;
+        }
+        if !body.same_content(event) {
+            return Some(Err(id_conflict(first.index)));
         }
     }
-    for (position, first, same) in found {
-        if same {
-            items[position].repeats = Some(first);
-            continue;
-        }
-        let error = placed_in(id_conflict(u64::MAX), items.len(), position);
-        if mode == BatchMode::Atomic {
-            return Err(error);
-        }
-        items[position].answer = Some(Err(error));
-    }
-    Ok(())
-}
-
-/// An item that repeats an earlier one of its batch has that one's receipt, or shares its refusal.
-fn answer_repeats_in_batch(items: &mut [Item]) {
-    for position in 0..items.len() {
-        if let (Some(first), None) = (items[position].repeats, &items[position].answer) {
-            let answer = items[first].answer.clone();
-            items[position].answer =
-                answer.map(|answer| answer.map(|receipt| Receipt { duplicate: true, ..receipt }));
-        }
-    }
-}
-
-/// Parses one event and fills in what it may leave out.
-fn admit(submitted: &Submitted<'_>) -> Result<Event, Error> {
-    if submitted.raw.len() > MAX_EVENT_BYTES {
-        let detail = format!(
-            "the event has {} bytes; the limit is {MAX_EVENT_BYTES}. Nothing was stored.",
-            submitted.raw.len()
-        );
-        return Err(Error::new(ErrorCode::TooLarge, detail));
-    }
-    let mut event = Event::parse(submitted.raw).map_err(|invalid| {
-        let code =
-            if invalid.kind == InvalidKind::Syntax { ErrorCode::BadRequest } else { ErrorCode::InvalidEvent };
-        Error::new(code, invalid.to_string()).at(invalid.pointer)
-    })?;
-    if let Some(key) = submitted.idempotency_key {
-        if !is_id(key) {
-            return Err(Error::new(
-                ErrorCode::BadRequest,
-                "Idempotency-Key must be 1 to 128 of A-Z a-z 0-9 . _ : / -; nothing was stored",
-            ));
-        }
-        match event.id() {
-            None => event.set_id(key),
-            Some(id) if id == key => {}
-            Some(_) => {
-                return Err(Error::new(
-                    ErrorCode::BadRequest,
-                    "Idempotency-Key and `id` differ; nothing was stored. Send one of them.",
-                )
-                .at("/id"));
-            }
-        }
-    }
-    if event.class().is_some_and(|class| Class::named(class).is_none_or(|class| class == Class::Permanent)) {
-        let detail = "`class` names no retention class of this tenant; nothing was stored. Leave it out, or use security, processing, privacy-request or long-evidence.";
-        return Err(Error::new(ErrorCode::InvalidEvent, detail).at("/class"));
-    }
-    fill_in(&mut event, Class::Security);
-    Ok(event)
-}
-
-fn placed_in(error: Error, count: usize, position: usize) -> Error {
-    if count > 1 { error.in_batch(position) } else { error }
-}
-
-fn id_conflict(index: u64) -> Error {
-    let whose = if index == u64::MAX {
-        "another event of this batch".to_owned()
-    } else {
-        format!("the event at index {index}")
-    };
-    Error::new(
-        ErrorCode::IdConflict,
-        format!("`id` is taken by {whose}, whose content differs; nothing was stored of this one. Give a new event a new id."),
-    )
-    .at("/id")
+    Some(Ok(receipt(log, first, id, true, verifiable)))
 }
 
 fn busy(detail: &str) -> Error {

@@ -3,7 +3,7 @@
 
 use super::system::own;
 use super::view::{KeyInfo, NewKey};
-use super::{Error, ErrorCode, Principal, Scope, Scopes, Service, not_found, random};
+use super::{Error, ErrorCode, Principal, Scope, Scopes, Service, no_such_tenant, random};
 use crate::access::Token;
 use crate::event::catalog::{Builder, Value, action};
 use crate::event::{Micros, Outcome};
@@ -160,7 +160,7 @@ impl Service {
             event = event.actor("api_key", by);
         }
         key.revoked_at = self.0.stamps.now();
-        let system = self.system_log().map_err(|_| not_found("_system"))?;
+        let system = self.system_log().map_err(|_| no_such_tenant())?;
         self.write_own(vec![own(&system, event)?], vec![Control::ApiKey(key)]).map(drop)
     }
 }

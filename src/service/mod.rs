@@ -1,10 +1,11 @@
 //! What both doors (HTTP and command line) share: one object that owns an open store.
 //!
-//! Reading order: `open` (init, open, stop), `tenants` and `keys` (who there is), `append`, `read`, `system`
+//! Reading order: `open` (init, open, stop), `tenants` and `keys` (who there is), `admit`, `append`, `read`, `system`
 //! (what Varve writes of itself), `checkpoints` (what was signed), `view` (what callers see).
 
 pub mod checkpoints;
 
+mod admit;
 mod append;
 mod error;
 mod housekeeper;
@@ -23,11 +24,13 @@ use parking_lot::{Mutex, RwLock};
 use checkpoints::SignedCheckpoints;
 
 pub use crate::access::{Scope, Scopes};
-pub use append::{BatchMode, Submitted};
+pub use admit::Submitted;
+pub use append::BatchMode;
 pub use error::{Error, ErrorCode};
 pub use open::{Initialised, OpenOptions};
 pub use view::{Committed, DisclosureView, KeyInfo, NewKey, QueryPage, Receipt, RecordView, TenantInfo};
 
+use crate::event::Tenant;
 use crate::ingest::Pipeline;
 use crate::ingest::clock::Stamps;
 use crate::process::lock::DirLock;
@@ -73,20 +76,33 @@ impl Principal {
     pub fn is_operator(&self) -> bool {
         self.tenant.is_none() && self.scopes.has(Scope::Operator)
     }
+
+    /// Whether the key may append to every tenant: one of Varve's own log with the scope `ingest`, which the
+    /// operator made for a gateway. It reads nothing by that.
+    pub fn is_gateway(&self) -> bool {
+        self.tenant.as_deref() == Some(Tenant::SYSTEM) && self.scopes.has(Scope::Ingest)
+    }
 }
 
 impl Service {
-    /// The log that `by` names, if the key belongs to it and has the scope. A foreign tenant and a missing one
-    /// are the same error.
+    /// The log that `by` names, if the key may do `scope` there. A foreign tenant and a missing one are the same
+    /// error.
     fn log_for(&self, by: &Principal, tenant: &str, scope: Scope) -> Result<Arc<Log>, Error> {
-        // The operator reads the instance's own log, never a tenant's events.
         let own = match &by.tenant {
-            Some(own) => own == tenant,
+            Some(own) => own == tenant || by.is_gateway() && scope == Scope::Ingest,
+            // The operator reads the instance's own log, never a tenant's events.
             None => {
-                by.is_operator() && (tenant == "_system" || scope == Scope::Admin || scope == Scope::Operator)
+                by.is_operator()
+                    && (tenant == Tenant::SYSTEM || scope == Scope::Admin || scope == Scope::Operator)
             }
         };
-        let log = self.0.store.log_of(tenant).filter(|_| own).ok_or_else(|| not_found(tenant))?;
+        let log = self.0.store.log_of(tenant).filter(|_| own).ok_or_else(no_such_tenant)?;
+        if scope == Scope::Ingest && tenant == Tenant::SYSTEM {
+            return Err(Error::new(
+                ErrorCode::Forbidden,
+                "Varve alone writes its own log; nothing was stored. Name a tenant.",
+            ));
+        }
         let allowed = match &by.tenant {
             Some(_) => by.scopes.has(scope),
             None => scope != Scope::Ingest,
@@ -101,9 +117,9 @@ impl Service {
     }
 }
 
-fn not_found(tenant: &str) -> Error {
-    let shown = if tenant.len() <= 64 { tenant } else { "that name" };
-    Error::new(ErrorCode::NotFound, format!("there is no tenant `{shown}` for this key"))
+/// The answer for a tenant that does not exist and for one of somebody else: the same bytes.
+pub(crate) fn no_such_tenant() -> Error {
+    Error::new(ErrorCode::NotFound, "no such tenant, or the key belongs to another one")
 }
 
 /// Fresh random bytes for keys and nonces, from the operating system.

@@ -20,6 +20,7 @@ use crate::tlog::hash::Hash;
 use crate::tlog::merkle::{self, Nodes, node_hash};
 use crate::tlog::note::Note;
 use crate::tlog::proof::EntryProof;
+use crate::tlog::tile::{BUNDLE_ENTRY_BYTES, TileKind, TilePath, hash_tile, push_bundle_entry};
 
 /// How long one query may work.
 const QUERY_TIME: Duration = Duration::from_secs(10);
@@ -109,6 +110,32 @@ impl Service {
         let nodes = self.nodes(&log)?;
         let proof = merkle::consistency_proof(from, to, &nodes).map_err(|error| internal(&error))?;
         Ok(proof.iter().map(|hash| base64url(hash.as_bytes())).collect())
+    }
+
+    /// A tile of hashes or a bundle of entries (C2SP tlog-tiles) of the published tree.
+    pub fn tile(&self, by: &Principal, tenant: &str, tile: &TilePath) -> Result<Vec<u8>, Error> {
+        let log = self.log_for(by, tenant, Scope::Verify)?;
+        let size = log.size();
+        if !tile.is_within(size) {
+            let detail = format!("the log has {size} entries; there is no such tile");
+            return Err(Error::new(ErrorCode::NotFound, detail));
+        }
+        if let TileKind::Hashes { level: 1.. } = tile.kind() {
+            return hash_tile(tile, &self.nodes(&log)?).map_err(|error| internal(&error));
+        }
+        let is_bundle = tile.kind() == TileKind::Entries;
+        let mut bytes = Vec::with_capacity(usize::from(tile.width()) * BUNDLE_ENTRY_BYTES);
+        let upto = tile.first() + u64::from(tile.width());
+        let read = self.0.store.range(&log, tile.first(), upto, &mut |record| {
+            if is_bundle {
+                push_bundle_entry(&mut bytes, &record.entry(log.identity.log_id));
+            } else {
+                bytes.extend_from_slice(record.leaf_hash.as_bytes());
+            }
+            true
+        });
+        read.map_err(|error| internal(&error))?;
+        Ok(bytes)
     }
 
     /// The checkpoint of the published tree, signed once for each size and remembered durably before that.

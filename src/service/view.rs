@@ -7,7 +7,7 @@ use crate::event::{Body, Micros};
 use crate::store::log::{Log, Sequenced};
 
 /// A tenant as `GET /v1/tenants/{t}` shows it.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
 pub struct TenantInfo {
     /// Name.
     pub tenant: String,
@@ -30,7 +30,7 @@ pub struct TenantInfo {
 }
 
 /// A new API key; `key` is shown once.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
 pub struct NewKey {
     /// Public id.
     pub id: String,
@@ -41,7 +41,7 @@ pub struct NewKey {
 }
 
 /// A key as listed.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
 pub struct KeyInfo {
     /// Public id.
     pub id: String,
@@ -58,7 +58,7 @@ pub struct KeyInfo {
 }
 
 /// The receipt of one event (contract; bytes as base64url).
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
 pub struct Receipt {
     /// Tenant.
     pub tenant: String,
@@ -86,7 +86,7 @@ pub struct Receipt {
 }
 
 /// What a client needs to check what was committed (contract: `?verifiable=true`).
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
 pub struct Committed {
     /// The exact bytes hashed, as a string.
     pub canonical: String,
@@ -97,7 +97,7 @@ pub struct Committed {
 }
 
 /// One disclosure; `value` is the exact canonical JSON text.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
 pub struct DisclosureView {
     /// RFC 6901 pointer of the sealed member.
     pub path: String,

@@ -1,140 +1,12 @@
 //! The HTTP door over a socket: who is heard before their body is read, what is refused and how, how it stops.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::sync::mpsc;
-use std::thread::JoinHandle;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use varve::http::{self, Drained};
-use varve::service::{OpenOptions, Service};
+use serde_json::json;
 
-/// A server on a free port, over a store of its own, with one tenant.
-struct Server {
-    address: SocketAddr,
-    operator: String,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<Drained>>,
-    service: Service,
-    _directory: tempfile::TempDir,
-}
-
-/// An answer, taken apart.
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    }
-
-    /// Checks the shape that every refusal has, and returns its code.
-    fn code(&self) -> String {
-        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{}", self.head);
-        let problem = self.json();
-        assert_eq!(problem["status"], self.status);
-        for member in ["type", "title", "detail", "code"] {
-            assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{member} in {problem}");
-        }
-        assert!(problem["retryable"].is_boolean());
-        problem["code"].as_str().unwrap().to_owned()
-    }
-}
-
-impl Server {
-    fn start() -> Server {
-        let directory = tempfile::tempdir().unwrap();
-        let data: &Path = &directory.path().join("store");
-        let operator =
-            Service::init(data, Some("test.example"), None, &OpenOptions::default()).unwrap().operator_key;
-        let service = Service::open(data, &OpenOptions::default()).unwrap();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (tell, told) = mpsc::channel();
-        let served = service.clone();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-            runtime.block_on(async move {
-                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                tell.send(listener.local_addr().unwrap()).unwrap();
-                http::serve(listener, served, async move { drop(stopped.await) }).await.unwrap()
-            })
-        });
-        let address = told.recv().unwrap();
-        let server = Server {
-            address,
-            operator,
-            stop: Some(stop),
-            thread: Some(thread),
-            service,
-            _directory: directory,
-        };
-        let made = server.post("/v1/tenants", &server.operator, "{\"tenant\":\"acme\"}");
-        assert_eq!(made.status, 201, "{}", made.body);
-        server
-    }
-
-    /// A key of `acme`.
-    fn key(&self, scopes: &[&str]) -> String {
-        let body = json!({"name": "test", "scopes": scopes}).to_string();
-        let made = self.post("/v1/tenants/acme/keys", &self.operator, &body);
-        assert_eq!(made.status, 201, "{}", made.body);
-        made.json()["key"].as_str().unwrap().to_owned()
-    }
-
-    fn get(&self, path: &str, key: &str) -> Answer {
-        self.ask("GET", path, &format!("Authorization: Bearer {key}\r\n"), "")
-    }
-
-    fn post(&self, path: &str, key: &str, body: &str) -> Answer {
-        let headers = format!("Authorization: Bearer {key}\r\nContent-Type: application/json\r\n");
-        self.ask("POST", path, &headers, body)
-    }
-
-    fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
-        let length = body.len();
-        self.raw(&format!(
-            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
-        ))
-    }
-
-    /// Sends `request` as it is and reads until the server closes.
-    fn raw(&self, request: &str) -> Answer {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
-        let answer = Answer { status, head: head.to_owned(), body: body.to_owned() };
-        assert!(answer.header("x-request-id").is_some_and(|id| !id.is_empty()), "{head}");
-        answer
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let ended = thread.join();
-            assert!(ended.is_ok() || std::thread::panicking(), "the server ended in a panic");
-        }
-        let stopped = self.service.stop();
-        assert!(stopped.is_ok() || std::thread::panicking(), "{stopped:?}");
-    }
-}
+use crate::server::Server;
 
 const EVENT: &str = r#"{"action":"authn.login","outcome":"failure","actor":{"type":"user","id":"u-17"}}"#;
 const EVENTS: &str = "/v1/tenants/acme/events";
@@ -310,4 +182,104 @@ fn what_no_route_answers_is_a_problem_too() {
     assert_eq!((chosen.status, chosen.header("x-request-id")), (200, Some("mine-1")));
     let insane = server.ask("GET", "/readyz", "X-Request-Id: a\"b\r\n", "");
     assert_ne!((insane.status, insane.header("x-request-id")), (200, Some("a\"b")));
+}
+
+#[test]
+fn a_gateway_posts_for_many_tenants_whole_or_each_on_its_own() {
+    let server = Server::start();
+    assert_eq!(server.post("/v1/tenants", &server.operator, "{\"tenant\":\"globex\"}").status, 201);
+    let of = |tenant: &str, id: &str| {
+        format!("{{\"tenant\":\"{tenant}\",\"id\":\"{id}\",\"action\":\"a.b\",\"outcome\":\"success\"}}\n")
+    };
+    let post = |key: &str, query: &str, body: &str| {
+        let headers = format!("Authorization: Bearer {key}\r\nContent-Type: application/x-ndjson\r\n");
+        server.ask("POST", &format!("/v1/events{query}"), &headers, body)
+    };
+    let gateway = server.key_of("_system", &["ingest"]);
+    let both = [of("acme", "1"), of("globex", "1"), of("acme", "2")].concat();
+    let stored = post(&gateway, "", &both);
+    assert_eq!(stored.status, 201, "{}", stored.body);
+    let receipts = stored.json()["receipts"].clone();
+    let tenants: Vec<&str> =
+        receipts.as_array().unwrap().iter().map(|one| one["tenant"].as_str().unwrap()).collect();
+    assert_eq!(tenants, ["acme", "globex", "acme"]);
+    // The same ids again: each log knows its own.
+    let again = post(&gateway, "", &both).json();
+    assert!(again["receipts"].as_array().unwrap().iter().all(|one| one["duplicate"] == true), "{again}");
+    // The member `tenant` is no part of the event.
+    let plain = "{\"id\":\"1\",\"action\":\"a.b\",\"outcome\":\"success\"}";
+    let acme = server.key(&["ingest", "read"]);
+    assert_eq!(server.post(EVENTS, &acme, plain).json()["duplicate"], true);
+    assert_eq!(server.post(EVENTS, &acme, of("acme", "9").trim()).code(), "invalid_event");
+
+    // One tenant too many and nothing is stored; with `skip` the others are.
+    let mixed = [of("acme", "3"), of("nobody", "3"), of("_system", "3"), of("globex", "3")].concat();
+    let refused = post(&gateway, "", &mixed);
+    assert_eq!((refused.code().as_str(), refused.status), ("not_found", 404));
+    assert_eq!(
+        (&refused.json()["index_in_batch"], &refused.json()["pointer"]),
+        (&json!(1), &json!("/tenant"))
+    );
+    assert_eq!(server.get(&format!("{EVENTS}?id=3"), &acme).json()["events"], json!([]));
+    let skipped = post(&gateway, "?on_error=skip", &mixed).json();
+    let codes: Vec<_> =
+        skipped["results"].as_array().unwrap().iter().map(|one| one["code"].clone()).collect();
+    assert_eq!(codes, [json!(null), json!("not_found"), json!("forbidden"), json!(null)]);
+
+    // A key of one tenant is one for that tenant here too; a foreign one and a missing one read the same.
+    assert_eq!(post(&acme, "", &of("acme", "4")).status, 201);
+    let foreign = post(&acme, "", &of("globex", "4"));
+    let missing = post(&acme, "", &of("nobody", "4"));
+    assert_eq!((foreign.code(), foreign.body), (missing.code(), missing.body));
+    assert_eq!(post(&server.operator, "", &of("acme", "5")).code(), "forbidden");
+    assert_eq!(post(&server.key(&["read"]), "", &of("acme", "5")).code(), "forbidden");
+    let nameless = post(&acme, "", plain);
+    assert_eq!((nameless.code().as_str(), &nameless.json()["pointer"]), ("invalid_event", &json!("/tenant")));
+}
+
+#[test]
+fn tiles_and_bundles_are_those_of_the_log() {
+    use sha2::{Digest, Sha256};
+    let server = Server::start();
+    let key = server.key(&["ingest", "verify", "read"]);
+    let headers = format!("Authorization: Bearer {key}\r\nContent-Type: application/x-ndjson\r\n");
+    assert_eq!(server.ask("POST", EVENTS, &headers, &format!("{EVENT}\n").repeat(300)).status, 201);
+    let tile = |path: &str| server.bytes(&format!("/v1/tenants/acme/log/tile/{path}"), &key);
+    let (leaves, bundle) = (tile("0/000"), tile("entries/000"));
+    assert_eq!((leaves.len(), bundle.len()), (256 * 32, 256 * 126));
+    for (leaf, entry) in leaves.chunks(32).zip(bundle.chunks(126)) {
+        assert_eq!(entry[..2], [0, 124]);
+        let hash = Sha256::new().chain_update([0]).chain_update(&entry[2..]).finalize();
+        assert_eq!(leaf, hash.as_slice());
+    }
+    // 301 entries: one of genesis. The root of the full tile is the only hash of level 1.
+    assert_eq!(tile("0/001.p/45").len(), 45 * 32);
+    let root = leaves.chunks(32).map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let root = (0..8).fold(root, |level, _| {
+        let join = |pair: &[Vec<u8>]| {
+            Sha256::new().chain_update([1]).chain_update(&pair[0]).chain_update(&pair[1]).finalize().to_vec()
+        };
+        level.chunks(2).map(join).collect()
+    });
+    assert_eq!(tile("1/000.p/1"), root[0]);
+    for (path, code) in [
+        ("0/001", "not_found"),
+        ("0/1", "bad_request"),
+        ("9/000", "bad_request"),
+        ("entries/002", "not_found"),
+    ] {
+        assert_eq!(server.get(&format!("/v1/tenants/acme/log/tile/{path}"), &key).code(), code, "{path}");
+    }
+}
+
+#[test]
+fn the_interface_describes_itself() {
+    let server = Server::start();
+    let document = server.ask("GET", "/openapi.json", "", "");
+    assert_eq!((document.status, document.json()["openapi"].as_str()), (200, Some("3.1.0")));
+    let page = server.ask("GET", "/docs", "", "");
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    assert!(
+        page.header("content-security-policy").is_some_and(|policy| policy.contains("default-src 'none'"))
+    );
 }

@@ -8,3 +8,4 @@ mod crash;
 mod http;
 mod query;
 mod rot;
+mod server;

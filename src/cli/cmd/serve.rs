@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::super::args::{DEFAULT_DATA, DEFAULT_LISTEN, DEFAULT_URL};
 use super::super::logging::{self, LogFormat};
 use super::super::output::{Exit, Failure, Output};
-use crate::http::{self, Drained};
+use crate::http::{self, Drained, HttpLimits};
 use crate::service::{OpenOptions, Service};
 
 /// How often a running server looks whether its store has stopped.
@@ -169,17 +169,20 @@ fn serve(
             "raise the limit of processes (ulimit -u)",
         )
     })?;
+    let limits = HttpLimits::default();
     let served = runtime.block_on(async {
         let listener =
             TcpListener::bind(args.listen).await.map_err(|error| cannot_listen(args.listen, &error))?;
         let address = listener.local_addr().map_err(|error| cannot_listen(args.listen, &error))?;
         announce(args, output, address, first_run)?;
         let until = stop_signal(service.clone())?;
-        http::serve(listener, service.clone(), until).await.map_err(|error| cannot_listen(address, &error))
+        http::serve(listener, service.clone(), limits.clone(), until)
+            .await
+            .map_err(|error| cannot_listen(address, &error))
     });
     runtime.shutdown_timeout(RUNTIME_TIME);
     if served? == Drained::Cut {
-        tracing::warn!(after_s = http::DRAIN_TIME.as_secs(), "some requests were cut off");
+        tracing::warn!(after_s = limits.drain_time.as_secs(), "some requests were cut off");
     }
     Ok(())
 }

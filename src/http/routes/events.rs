@@ -1,65 +1,142 @@
-//! `/v1/tenants/{tenant}/events`: append, query, one record, its proof.
+//! `/v1/tenants/{tenant}/events` and `/v1/events`: append, query, one record, its proof.
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use serde::de::{Error as _, IgnoredAny, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::value::RawValue;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::super::App;
-use super::super::auth::Caller;
+use super::super::auth::{Caller, OfTenant, ToIngest, ToRead, ToVerify};
 use super::super::error::{Answer, ProblemView};
-use super::super::extract::{MAX_APPEND_BYTES, Media, Params, Segments, json_error, media_type, read_body};
+use super::super::extract::{At, Index, MAX_APPEND_BYTES, Params, media_type, read_body};
+use super::super::openapi::{
+    AnyEvent, AnyRecord, BARE, Content, JSON, NDJSON, Operation, PLAIN, of, parameters,
+};
+use super::batch::{batch_mode, idempotency_key, split};
 use crate::query::QueryText;
-use crate::service::{BatchMode, Error, ErrorCode, QueryPage, Receipt, Submitted};
+use crate::service::{BatchMode, Error, ErrorCode, Principal, QueryPage, Receipt, Submitted};
 
-/// Events of one append request.
-pub(crate) const MAX_BATCH_EVENTS: usize = 1000;
-
-/// Characters of an `Idempotency-Key`, quotes not counted: those of an `id`.
-const MAX_KEY_CHARS: usize = 128;
-
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AppendParams {
-    /// Only `skip`; read in [`batch_mode`], so that no refusal repeats what was sent.
+    /// `skip` takes each event of the batch on its own; without it a batch is stored whole or not at all.
     #[serde(default)]
+    #[schemars(with = "OnError")]
     on_error: Option<String>,
+    /// Answer what the client needs to check what was committed to.
     #[serde(default)]
     verifiable: bool,
 }
 
-#[derive(Deserialize)]
+/// The only value of `on_error`.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase", inline)]
+#[expect(dead_code, reason = "a schema alone")]
+enum OnError {
+    Skip,
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RecordParams {
+    /// Add the entry, the exact bytes hashed, the salt and the disclosures.
     #[serde(default)]
     verifiable: bool,
 }
+
+/// What an append takes and answers, whichever tenant it is for.
+const APPENDS: Operation = Operation {
+    query: Some(parameters::<AppendParams>),
+    answers: &[
+        (
+            201,
+            "Durable: the receipt of one event, or of each event of a batch.",
+            Content::Json(of::<Appended>),
+        ),
+        (200, "With `on_error=skip`: a receipt or a problem for each event.", Content::Json(of::<Results>)),
+    ],
+    refusals: &[
+        ErrorCode::InvalidEvent,
+        ErrorCode::NotFound,
+        ErrorCode::IdConflict,
+        ErrorCode::RateLimited,
+        ErrorCode::OutcomeUnknown,
+        ErrorCode::ReadOnly,
+        ErrorCode::StorageFull,
+    ],
+    ..BARE
+};
+
+pub(crate) const APPEND: Operation = Operation {
+    id: "appendEvents",
+    summary: "Appends one event, or up to 1,000, to a tenant's log.",
+    takes_idempotency_key: true,
+    bodies: &[(JSON, of::<OneOrMany<AnyEvent>>), (NDJSON, of::<Lines>)],
+    ..APPENDS
+};
 
 /// `POST …/events`
 pub(crate) async fn append(
     State(app): State<App>,
-    Caller(by): Caller,
-    Segments(tenant): Segments<String>,
+    to: OfTenant<ToIngest>,
     Params(params): Params<AppendParams>,
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
+    take_in(&app, &to.by, Some(&to.tenant), &params, &headers, body).await
+}
+
+pub(crate) const APPEND_ADDRESSED: Operation = Operation {
+    id: "appendEventsOfTenants",
+    summary: "Appends events that each name their `tenant`; the key needs `ingest` on each.",
+    takes_idempotency_key: true,
+    bodies: &[(NDJSON, of::<Lines>), (JSON, of::<OneOrMany<AddressedEvent>>)],
+    ..APPENDS
+};
+
+/// `POST /v1/events`
+pub(crate) async fn append_addressed(
+    State(app): State<App>,
+    Caller(by): Caller,
+    Params(params): Params<AppendParams>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    take_in(&app, &by, None, &params, &headers, body).await
+}
+
+/// Takes a batch in; without a tenant each event names its own.
+async fn take_in(
+    app: &App,
+    by: &Principal,
+    tenant: Option<&str>,
+    params: &AppendParams,
+    headers: &HeaderMap,
+    body: Body,
+) -> Answer {
     let mode = batch_mode(params.on_error.as_deref())?;
-    let media = media_type(&headers)?;
-    let key = idempotency_key(&headers)?;
-    let held = read_body(&app, &headers, body, MAX_APPEND_BYTES).await?;
+    let media = media_type(headers)?;
+    let key = idempotency_key(headers)?;
+    // Whether there is room is said before the body is read, not after.
+    app.service.may_append()?;
+    app.rates.may_send(&by.key_id)?;
+    let held = read_body(app, headers, body, MAX_APPEND_BYTES).await?;
     let (raws, is_batch) = split(held.bytes(), media)?;
     if key.is_some() && is_batch {
         let detail = "`Idempotency-Key` names a single event; in a batch each event carries its own `id`";
         return Err(Error::new(ErrorCode::BadRequest, detail).into());
     }
+    app.rates.sent(&by.key_id, raws.len());
     let events: Vec<Submitted<'_>> =
         raws.iter().map(|raw| Submitted { raw, idempotency_key: key.as_deref() }).collect();
 
-    let outcomes = app.service.append(&by, &tenant, &events, mode, params.verifiable).await;
+    let service = &app.service;
+    let outcomes = match tenant {
+        Some(tenant) => service.append(by, tenant, &events, mode, params.verifiable).await,
+        None => service.append_addressed(by, &events, mode, params.verifiable).await,
+    };
     match (mode, is_batch) {
         (BatchMode::Skip, _) => Ok(results(outcomes?)),
         (BatchMode::Atomic, true) => Ok(receipts(outcomes?.into_iter().collect::<Result<_, _>>()?)),
@@ -67,37 +144,139 @@ pub(crate) async fn append(
     }
 }
 
+pub(crate) const QUERY: Operation = Operation {
+    id: "queryEvents",
+    summary: "Searches a tenant's events, newest first unless asked otherwise.",
+    query: Some(parameters::<QueryText>),
+    answers: &[(200, "A page of records.", Content::Json(of::<Page>))],
+    refusals: &[ErrorCode::QueryTimeout],
+    ..BARE
+};
+
 /// `GET …/events`
 pub(crate) async fn query(
     State(app): State<App>,
-    Caller(by): Caller,
-    Segments(tenant): Segments<String>,
+    of: OfTenant<ToRead>,
     Params(params): Params<QueryText>,
 ) -> Answer {
     let page = app
-        .blocking(move |service| service.query(&by, &tenant, &params).map(|page| page_json(&page)))
+        .blocking(move |service| service.query(&of.by, &of.tenant, &params).map(|page| page_json(&page)))
         .await?;
     Ok(super::ready_json(page))
 }
 
+pub(crate) const RECORD: Operation = Operation {
+    id: "readRecord",
+    summary: "Reads one record.",
+    query: Some(parameters::<RecordParams>),
+    answers: &[(200, "The record.", Content::Json(of::<AnyRecord>))],
+    ..BARE
+};
+
 /// `GET …/events/{index}`
 pub(crate) async fn record(
     State(app): State<App>,
-    Caller(by): Caller,
-    Segments((tenant, index)): Segments<(String, u64)>,
+    of: OfTenant<ToRead>,
+    At(Index(index)): At<Index>,
     Params(RecordParams { verifiable }): Params<RecordParams>,
 ) -> Answer {
-    let record = app.blocking(move |service| service.record(&by, &tenant, index, verifiable)).await?;
+    let record = app.blocking(move |service| service.record(&of.by, &of.tenant, index, verifiable)).await?;
     Ok(super::ready_json(record.json))
 }
+
+pub(crate) const PROOF: Operation = Operation {
+    id: "proveEntry",
+    summary: "Proves that an entry is in the log (C2SP tlog-proof).",
+    answers: &[(200, "The proof.", Content::Text(PLAIN))],
+    ..BARE
+};
 
 /// `GET …/events/{index}/proof`: a C2SP `tlog-proof`.
 pub(crate) async fn proof(
     State(app): State<App>,
-    Caller(by): Caller,
-    Segments((tenant, index)): Segments<(String, u64)>,
+    of: OfTenant<ToVerify>,
+    At(Index(index)): At<Index>,
 ) -> Answer {
-    Ok(super::text(app.blocking(move |service| service.proof(&by, &tenant, index)).await?))
+    Ok(super::text(app.blocking(move |service| service.proof(&of.by, &of.tenant, index)).await?))
+}
+
+/// One event, or up to 1,000.
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+#[expect(dead_code, reason = "a schema alone")]
+enum OneOrMany<T> {
+    One(T),
+    Many(#[schemars(length(min = 1, max = 1000))] Vec<T>),
+}
+
+/// An event a line; blank lines do not count.
+#[derive(JsonSchema)]
+#[schemars(inline)]
+#[expect(dead_code, reason = "a schema alone")]
+struct Lines(String);
+
+/// An event with the member `tenant`.
+struct AddressedEvent;
+
+impl JsonSchema for AddressedEvent {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "AddressedEvent".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let mut event = AnyEvent::json_schema(generator);
+        if let Some(members) = event.as_object_mut() {
+            members["properties"]["tenant"] = serde_json::json!({"type": "string"});
+            members["required"] = serde_json::json!(["tenant", "action", "outcome"]);
+        }
+        event
+    }
+}
+
+/// What is answered where all events were stored.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "a schema alone")]
+enum Appended {
+    One(Receipt),
+    Batch(Receipts),
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Receipts {
+    receipts: Vec<Receipt>,
+}
+
+/// What became of one event of a batch.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+enum Outcome<'a> {
+    Receipt(&'a Receipt),
+    Problem(ProblemView<'a>),
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Results<'a> {
+    results: Vec<Outcome<'a>>,
+}
+
+/// A page of records.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "a schema alone: a page is written as text")]
+struct Page {
+    events: Vec<AnyRecord>,
+    /// The cursor of the next page.
+    next: Option<String>,
+    log: LogState,
+}
+
+/// The log when the page was read.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "a schema alone")]
+struct LogState {
+    size: u64,
+    link: Option<String>,
+    checkpoint: String,
 }
 
 /// The receipt of one event, or its refusal, which then needs no index.
@@ -116,24 +295,10 @@ fn single(outcomes: Result<Vec<Result<Receipt, Error>>, Error>) -> Answer {
 }
 
 fn receipts(receipts: Vec<Receipt>) -> Response {
-    #[derive(Serialize)]
-    struct Receipts {
-        receipts: Vec<Receipt>,
-    }
     super::json(StatusCode::CREATED, &Receipts { receipts })
 }
 
 fn results(outcomes: Vec<Result<Receipt, Error>>) -> Response {
-    #[derive(Serialize)]
-    #[serde(untagged)]
-    enum Outcome<'a> {
-        Receipt(&'a Receipt),
-        Problem(ProblemView<'a>),
-    }
-    #[derive(Serialize)]
-    struct Results<'a> {
-        results: Vec<Outcome<'a>>,
-    }
     let results = outcomes.iter().map(|outcome| match outcome {
         Ok(receipt) => Outcome::Receipt(receipt),
         Err(error) => Outcome::Problem(ProblemView::of(error)),
@@ -159,167 +324,10 @@ fn page_json(page: &QueryPage) -> String {
     out
 }
 
-fn batch_mode(on_error: Option<&str>) -> Result<BatchMode, Error> {
-    match on_error {
-        None => Ok(BatchMode::Atomic),
-        Some("skip") => Ok(BatchMode::Skip),
-        Some(_) => Err(Error::new(
-            ErrorCode::BadRequest,
-            "`on_error` takes `skip`; without it a batch is stored whole or not at all",
-        )),
-    }
-}
-
-/// `Idempotency-Key`, as a bare or a quoted string (draft-ietf-httpapi-idempotency-key-header §2.1).
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Error> {
-    let refused = || {
-        let detail =
-            "`Idempotency-Key` is one value of 1 to 128 characters of A-Z a-z 0-9 . _ : / -, quotes optional";
-        Error::new(ErrorCode::BadRequest, detail)
-    };
-    let mut values = headers.get_all("idempotency-key").iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(refused());
-    }
-    let text = value.to_str().map_err(|_| refused())?.trim();
-    let bare = match text.strip_prefix('"') {
-        Some(rest) => rest.strip_suffix('"').ok_or_else(refused)?,
-        None => text,
-    };
-    let is_id = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/-".contains(&byte);
-    if bare.is_empty() || bare.len() > MAX_KEY_CHARS || !bare.bytes().all(is_id) {
-        return Err(refused());
-    }
-    Ok(Some(bare.to_owned()))
-}
-
-/// The raw events of a body, and whether it is a batch. Each is parsed later, by the service, strictly.
-fn split(body: &[u8], media: Media) -> Result<(Vec<&[u8]>, bool), Error> {
-    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
-    let (events, is_batch) = match (media, first) {
-        (_, None) => return Err(Error::new(ErrorCode::BadRequest, "the body holds no event")),
-        (Media::Json, Some(b'[')) => {
-            let Array(raws) = serde_json::from_slice(body).map_err(|error| match error.to_string() {
-                text if text.starts_with(TOO_MANY) => too_many(),
-                _ => json_error(&error),
-            })?;
-            (raws.into_iter().map(|raw| raw.get().as_bytes()).collect(), true)
-        }
-        (Media::Json, Some(_)) => (vec![body], false),
-        (Media::Ndjson, Some(_)) => {
-            let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-            let lines: Vec<&[u8]> =
-                lines.filter(|line| !line.is_empty()).take(MAX_BATCH_EVENTS + 1).collect();
-            (lines, true)
-        }
-    };
-    match events.len() {
-        0 => Err(Error::new(ErrorCode::BadRequest, "the body holds no event")),
-        count if count > MAX_BATCH_EVENTS => Err(too_many()),
-        _ => Ok((events, is_batch)),
-    }
-}
-
-const TOO_MANY: &str = "too many events";
-
-fn too_many() -> Error {
-    let detail =
-        format!("over {MAX_BATCH_EVENTS} events in one request; nothing was stored, send fewer at once");
-    Error::new(ErrorCode::TooLarge, detail)
-}
-
-/// An array of events, cut off at the limit: 4 MiB of `0,` would be two million of them.
-struct Array<'a>(Vec<&'a RawValue>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Array<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Array<'a>, D::Error> {
-        struct Bounded;
-        impl<'de> Visitor<'de> for Bounded {
-            type Value = Vec<&'de RawValue>;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("an array of events")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut events = Vec::new();
-                while events.len() < MAX_BATCH_EVENTS {
-                    match seq.next_element()? {
-                        Some(event) => events.push(event),
-                        None => return Ok(events),
-                    }
-                }
-                match seq.next_element::<IgnoredAny>()? {
-                    Some(_) => Err(A::Error::custom(TOO_MANY)),
-                    None => Ok(events),
-                }
-            }
-        }
-        deserializer.deserialize_seq(Bounded).map(Array)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::service::RecordView;
-
-    fn texts(body: &str, media: Media) -> Result<(Vec<String>, bool), ErrorCode> {
-        let (raws, is_batch) = split(body.as_bytes(), media).map_err(|error| error.code)?;
-        Ok((raws.iter().map(|raw| String::from_utf8(raw.to_vec()).unwrap()).collect(), is_batch))
-    }
-
-    fn owned(raws: &[&str]) -> Vec<String> {
-        raws.iter().map(|raw| (*raw).to_owned()).collect()
-    }
-
-    #[test]
-    fn an_object_an_array_and_lines() {
-        assert_eq!(texts(" {\"a\":1}\n", Media::Json), Ok((owned(&[" {\"a\":1}\n"]), false)));
-        assert_eq!(texts("[{\"a\": 1.0},\n{}]", Media::Json), Ok((owned(&["{\"a\": 1.0}", "{}"]), true)));
-        assert_eq!(texts("{\"a\":1}\r\n\n {}", Media::Ndjson), Ok((owned(&["{\"a\":1}", "{}"]), true)));
-        // A line that is no JSON is the event's fault, found by its strict parser.
-        assert_eq!(texts("{}\nx", Media::Ndjson), Ok((owned(&["{}", "x"]), true)));
-    }
-
-    #[test]
-    fn nothing_too_much_and_broken_arrays_are_refused() {
-        for empty in ["", " \n", "[]"] {
-            assert_eq!(texts(empty, Media::Json), Err(ErrorCode::BadRequest), "{empty:?}");
-        }
-        assert_eq!(texts("\n\n", Media::Ndjson), Err(ErrorCode::BadRequest));
-        for broken in ["[{}", "[{},]", "[{}]x", "[{} {}]"] {
-            assert_eq!(texts(broken, Media::Json), Err(ErrorCode::BadRequest), "{broken:?}");
-        }
-        let full = |count: usize| format!("[{}]", vec!["{}"; count].join(","));
-        assert_eq!(texts(&full(1000), Media::Json).map(|(events, _)| events.len()), Ok(1000));
-        assert_eq!(texts(&full(1001), Media::Json), Err(ErrorCode::TooLarge));
-        assert_eq!(texts(&"{}\n".repeat(1000), Media::Ndjson).map(|(events, _)| events.len()), Ok(1000));
-        assert_eq!(texts(&"{}\n".repeat(1001), Media::Ndjson), Err(ErrorCode::TooLarge));
-    }
-
-    #[test]
-    fn an_array_that_is_not_utf8_is_refused() {
-        assert_eq!(split(b"[{\"a\":\"\xff\"}]", Media::Json).unwrap_err().code, ErrorCode::BadRequest);
-    }
-
-    #[test]
-    fn idempotency_keys_come_bare_or_quoted() {
-        let of = |values: &[&str]| {
-            let mut headers = HeaderMap::new();
-            for value in values {
-                headers.append("idempotency-key", value.parse().unwrap());
-            }
-            idempotency_key(&headers).map_err(|error| error.code)
-        };
-        assert_eq!(of(&[]), Ok(None));
-        assert_eq!(of(&["order:1/2"]), Ok(Some("order:1/2".to_owned())));
-        assert_eq!(of(&["\"order:1/2\""]), Ok(Some("order:1/2".to_owned())));
-        for bad in [&["\"a"][..], &["a\""], &[""], &["\"\""], &["a b"], &["a", "a"], &[&"x".repeat(129)]] {
-            assert_eq!(of(bad), Err(ErrorCode::BadRequest), "{bad:?}");
-        }
-    }
 
     #[test]
     fn a_page_is_the_json_of_the_contract() {

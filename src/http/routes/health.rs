@@ -7,12 +7,35 @@ use serde_json::json;
 
 use super::super::App;
 use super::super::error::{Answer, Problem};
+use super::super::openapi::{BARE, Content, Operation, of};
 use crate::service::ErrorCode;
+
+#[derive(schemars::JsonSchema)]
+#[schemars(inline)]
+#[expect(dead_code, reason = "a schema alone")]
+struct Health {
+    status: String,
+}
+
+pub(crate) const HEALTHZ: Operation = Operation {
+    id: "isAlive",
+    summary: "Says that the process answers.",
+    answers: &[(200, "It does.", Content::Json(of::<Health>))],
+    ..BARE
+};
 
 /// `GET /healthz`
 pub(crate) async fn healthz() -> Response {
     super::json(StatusCode::OK, &json!({"status": "ok"}))
 }
+
+pub(crate) const READYZ: Operation = Operation {
+    id: "isReady",
+    summary: "Says whether the store takes writes.",
+    answers: &[(200, "It does.", Content::Json(of::<Health>))],
+    refusals: &[ErrorCode::ReadOnly],
+    ..BARE
+};
 
 /// `GET /readyz`: 503 `read_only` once the store has stopped taking writes. Why stands in the server's log: this
 /// route is open to all.

@@ -1,5 +1,7 @@
 //! The handlers, one file a noun.
 
+mod batch;
+pub(crate) mod description;
 pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod keys;

@@ -3,31 +3,52 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::App;
-use super::super::auth::Caller;
+use super::super::auth::{Caller, OfTenant, ToLook};
 use super::super::error::Answer;
-use super::super::extract::{Segments, read_json};
-use crate::service::TenantInfo;
+use super::super::extract::read_json;
+use super::super::openapi::{BARE, Content, JSON, Operation, of};
+use crate::service::{ErrorCode, TenantInfo};
 
-#[derive(Deserialize)]
+/// A tenant to be made.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct NewTenant {
+    #[schemars(regex(pattern = r"^[a-z0-9][a-z0-9._-]{0,62}$"))]
     tenant: String,
 }
 
-#[derive(Serialize)]
+/// A tenant that was made.
+#[derive(Serialize, JsonSchema)]
 struct Created<'a> {
     tenant: &'a str,
+    /// `<instance>/<tenant>`.
     origin: &'a str,
+    /// C2SP vkey.
     public_key: &'a str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Tenants {
     tenants: Vec<TenantInfo>,
 }
+
+pub(crate) const CREATE: Operation = Operation {
+    id: "createTenant",
+    summary: "Makes a tenant, with a log and a signing key of its own.",
+    bodies: &[(JSON, of::<NewTenant>)],
+    answers: &[(201, "It is durable.", Content::Json(of::<Created<'static>>))],
+    refusals: &[
+        ErrorCode::AlreadyExists,
+        ErrorCode::OutcomeUnknown,
+        ErrorCode::ReadOnly,
+        ErrorCode::StorageFull,
+    ],
+    ..BARE
+};
 
 /// `POST /v1/tenants`
 pub(crate) async fn create(
@@ -42,14 +63,28 @@ pub(crate) async fn create(
     Ok(super::json(StatusCode::CREATED, &created))
 }
 
+pub(crate) const LIST: Operation = Operation {
+    id: "listTenants",
+    summary: "Lists all tenants, by name.",
+    answers: &[(200, "The tenants.", Content::Json(of::<Tenants>))],
+    ..BARE
+};
+
 /// `GET /v1/tenants`
 pub(crate) async fn list(State(app): State<App>, Caller(by): Caller) -> Answer {
     let tenants = app.blocking(move |service| service.list_tenants(&by)).await?;
     Ok(super::json(StatusCode::OK, &Tenants { tenants }))
 }
 
+pub(crate) const SHOW: Operation = Operation {
+    id: "showTenant",
+    summary: "Shows a tenant: origin, public key, size, head.",
+    answers: &[(200, "The tenant.", Content::Json(of::<TenantInfo>))],
+    ..BARE
+};
+
 /// `GET /v1/tenants/{tenant}`
-pub(crate) async fn show(State(app): State<App>, Caller(by): Caller, tenant: Segments<String>) -> Answer {
-    let shown = app.blocking(move |service| service.tenant(&by, &tenant.0)).await?;
+pub(crate) async fn show(State(app): State<App>, of: OfTenant<ToLook>) -> Answer {
+    let shown = app.blocking(move |service| service.tenant(&of.by, &of.tenant)).await?;
     Ok(super::json(StatusCode::OK, &shown))
 }

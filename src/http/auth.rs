@@ -92,7 +92,10 @@ pub(crate) async fn guard(
         .and_then(|place| {
             let principal = app.service.authenticate(bearer(request.headers())?)?;
             may_pass(&principal, needs, tenant)?;
-            Ok((place, principal))
+            match tenant {
+                Some(tenant) if !app.service.has_tenant(tenant) => Err(no_such_tenant()),
+                _ => Ok((place, principal)),
+            }
         });
     let (head, body) = request.into_parts();
     let expects = head.headers.contains_key(header::EXPECT);
@@ -197,7 +200,6 @@ fn may_pass(principal: &Principal, needs: Needs, tenant: Option<&str>) -> Result
             _ => Ok(()),
         };
     }
-    // Whether the tenant that a gateway names is there, the service says.
     if principal.is_gateway() && needs == Needs::Scope(Scope::Ingest) {
         return Ok(());
     }

@@ -10,7 +10,7 @@ use super::answer::identify;
 use super::auth::{Needs, guard};
 use super::error::Problem;
 use super::openapi::Operation;
-use super::routes::{description, events, health, keys, log, tenants};
+use super::routes::{description, events, health, keys, log, tenants, verifications};
 use super::{App, HttpLimits};
 use crate::service::{ErrorCode, Scope, Service};
 
@@ -33,6 +33,8 @@ const EVENT: &str = "/v1/tenants/{tenant}/events/{index}";
 const PROOF: &str = "/v1/tenants/{tenant}/events/{index}/proof";
 const CHECKPOINT: &str = "/v1/tenants/{tenant}/log/checkpoint";
 const CONSISTENCY: &str = "/v1/tenants/{tenant}/log/consistency";
+const VERIFY: &str = "/v1/tenants/{tenant}/verify";
+const VERIFICATION: &str = "/v1/tenants/{tenant}/verify/{id}";
 const TILE: &str = "/v1/tenants/{tenant}/log/tile/{*tile}";
 
 #[rustfmt::skip]
@@ -62,6 +64,8 @@ pub(crate) fn table() -> Vec<Route> {
         route("GET",    CHECKPOINT,        verify,   get(log::checkpoint),           log::CHECKPOINT),
         route("GET",    CONSISTENCY,       verify,   get(log::consistency),          log::CONSISTENCY),
         route("GET",    TILE,              verify,   get(log::tile),                 log::TILE),
+        route("POST",   VERIFY,            verify,   post(verifications::start),     verifications::START),
+        route("GET",    VERIFICATION,      verify,   get(verifications::show),       verifications::SHOW),
         route("GET",    "/healthz",        nothing,  get(health::healthz),           health::HEALTHZ),
         route("GET",    "/readyz",         nothing,  get(health::readyz),            health::READYZ),
         route("GET",    "/openapi.json",   nothing,  get(description::openapi),      description::DOCUMENT),

@@ -160,6 +160,12 @@ impl SignedCheckpoints {
         file.ok_or_else(|| SignedError::Failed { path: self.path.clone() })
     }
 
+    /// The last checkpoint signed of a log.
+    pub fn last(&self, log: u32) -> Result<Option<Signed>, SignedError> {
+        let file = self.file.lock();
+        self.read(self.sound(file.as_ref())?, log)
+    }
+
     fn read(&self, file: &File, log: u32) -> Result<Option<Signed>, SignedError> {
         let mut slot = [0u8; SLOT_BYTES];
         match file.read_exact_at(&mut slot, u64::from(log) * SLOT_BYTES as u64) {

@@ -1,7 +1,7 @@
 //! What both doors (HTTP and command line) share: one object that owns an open store.
 //!
 //! Reading order: `open` (init, open, stop), `tenants` and `keys` (who there is), `admit`, `append`, `read`, `system`
-//! (what Varve writes of itself), `checkpoints` (what was signed), `view` (what callers see).
+//! (what Varve writes of itself), `verifications` (a log read through, as a job), `checkpoints` (what was signed), `view` (what callers see).
 
 pub mod checkpoints;
 
@@ -14,6 +14,7 @@ mod open;
 mod read;
 mod system;
 mod tenants;
+mod verifications;
 mod view;
 
 use std::collections::HashMap;
@@ -28,7 +29,10 @@ pub use admit::Submitted;
 pub use append::BatchMode;
 pub use error::{Error, ErrorCode};
 pub use open::{Initialised, OpenOptions};
-pub use view::{Committed, DisclosureView, KeyInfo, NewKey, QueryPage, Receipt, RecordView, TenantInfo};
+pub use view::{
+    Committed, DisclosureView, FindingView, KeyInfo, NewKey, QueryPage, Receipt, RecordView, TenantInfo,
+    VerificationView,
+};
 
 use crate::event::Tenant;
 use crate::ingest::Pipeline;
@@ -56,6 +60,7 @@ struct Inner {
     /// Creating logs is rare and must not race over a name or a number.
     creating: Mutex<()>,
     housekeeper: Mutex<Option<housekeeper::Housekeeper>>,
+    verifications: verifications::Verifications,
     /// Given up at stop, so that another process may open the directory while this object still exists.
     lock: Mutex<Option<DirLock>>,
 }

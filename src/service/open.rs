@@ -174,6 +174,7 @@ impl Service {
             signed,
             notes: Mutex::default(),
             creating: Mutex::new(()),
+            verifications: Default::default(),
             housekeeper: Mutex::new(None),
             lock: Mutex::new(Some(recovered.lock)),
         }));
@@ -199,6 +200,7 @@ impl Service {
         let Some(lock) = self.0.lock.lock().take() else { return Ok(()) };
         let housekeeper = self.0.housekeeper.lock().take();
         drop(housekeeper);
+        self.0.verifications.stop();
         // Whatever becomes of the entry, the threads end before the lock is given up.
         let written = match self.0.store.poison.reason() {
             None => self.write_system(Builder::new(action::SERVICE_STOPPED, Outcome::Success)).map(drop),

@@ -40,6 +40,11 @@ impl Service {
         Ok(infos)
     }
 
+    /// Whether there is a tenant of that name.
+    pub(crate) fn has_tenant(&self, tenant: &str) -> bool {
+        self.0.store.log_of(tenant).is_some()
+    }
+
     /// One tenant. Any key of it may ask, whatever its scopes.
     pub fn tenant(&self, by: &Principal, tenant: &str) -> Result<TenantInfo, Error> {
         let allowed = by.is_operator() || by.tenant.as_deref() == Some(tenant);

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::event::{Body, Micros};
 use crate::store::log::{Log, Sequenced};
+use crate::verify::Finding;
 
 /// A tenant as `GET /v1/tenants/{t}` shows it.
 #[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
@@ -105,6 +106,56 @@ pub struct DisclosureView {
     pub salt: String,
     /// Exact canonical JSON.
     pub value: String,
+}
+
+/// A verification, as a job.
+#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
+pub struct VerificationView {
+    /// Names the job.
+    pub id: String,
+    /// `running`, `done` or `failed`.
+    pub state: String,
+    /// Share of the entries read, 0 to 1.
+    pub progress: f64,
+    /// Whether nothing was found; null until it is done.
+    pub valid: Option<bool>,
+    /// What may be claimed: `self-signed`, or `none` where something was found. Null until it is done.
+    pub claim: Option<String>,
+    /// Entries read.
+    pub entries: u64,
+    /// The first 100 findings.
+    pub findings: Vec<FindingView>,
+    /// All of them.
+    pub finding_count: u64,
+    /// Why it failed.
+    pub detail: Option<String>,
+}
+
+/// One rule that does not hold.
+#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
+pub struct FindingView {
+    /// The rule, as docs/format/verify.md names it.
+    pub kind: String,
+    /// `error` or `warning`.
+    pub severity: String,
+    /// First index concerned.
+    pub index: Option<u64>,
+    /// What would have been right.
+    pub expected: String,
+    /// What is there.
+    pub found: String,
+}
+
+impl FindingView {
+    pub(super) fn of(finding: &Finding) -> FindingView {
+        FindingView {
+            kind: finding.kind.name().to_owned(),
+            severity: finding.kind.severity().name().to_owned(),
+            index: finding.index,
+            expected: finding.expected.clone(),
+            found: finding.found.clone(),
+        }
+    }
 }
 
 /// One record as the API shows it. `event` and others are already JSON text.

@@ -179,6 +179,17 @@ impl<'a> Worker<'a> {
         self.run(&Run { log, info, first_index, previous, records, commitments: &Commitments::default() })
     }
 
+    /// Checks consecutive records of the one log at hand; `previous` is the link before the first.
+    pub(super) fn records(
+        &mut self,
+        info: &LogInfo,
+        first_index: u64,
+        previous: Hash,
+        records: &[Record],
+    ) -> Checked {
+        self.run(&Run { log: 0, info, first_index, previous, records, commitments: &Commitments::default() })
+    }
+
     fn run(&mut self, run: &Run<'_>) -> Checked {
         // Held for one page: a rotation waits that long, and nothing else does.
         let keys = run.info.keys.read();

@@ -3,7 +3,8 @@
 //! It trusts public keys alone and writes nothing into the directory. Reading order: what can be found
 //! (`finding`), what may be claimed (`claim`), what is brought along (`given`), what is read (`source`,
 //! `journal_tail`, `logs`, `scratch`, `scan`), what is checked in parallel (`check`, `index`) and in order (`chain`),
-//! what is said in the end (`report`). `file` verifies single files with no store at hand.
+//! what is said in the end (`report`). `file` verifies single files with no store at hand; `live` one log of a store
+//! that is being served.
 //!
 //! One thread scans, some check, one combines; a bounded queue between each two. Memory: the frames that the
 //! journal keeps, about 40 MB of batches under way, and what `chain` says of each log.
@@ -17,6 +18,7 @@ mod finding;
 mod given;
 mod index;
 mod journal_tail;
+mod live;
 mod logs;
 mod report;
 mod scan;
@@ -33,6 +35,7 @@ use crossbeam_channel::{Receiver, bounded};
 pub use claim::Claim;
 pub use file::{ProofOptions, verify_proof};
 pub use finding::{Finding, FindingKind, MAX_LISTED, Severity};
+pub use live::{LiveReport, verify_live};
 pub use report::{LogReport, Report};
 
 use chain::{Context, Walk};

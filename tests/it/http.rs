@@ -283,3 +283,25 @@ fn the_interface_describes_itself() {
         page.header("content-security-policy").is_some_and(|policy| policy.contains("default-src 'none'"))
     );
 }
+
+#[test]
+fn a_verification_is_a_job() {
+    let server = Server::start();
+    let key = server.key(&["ingest", "verify"]);
+    assert_eq!(server.post(EVENTS, &key, &format!("[{}]", vec![EVENT; 500].join(","))).status, 201);
+    let began = server.post("/v1/tenants/acme/verify", &key, "");
+    assert_eq!(began.status, 202, "{}", began.body);
+    let id = began.json()["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/tenants/acme/verify/{id}");
+    assert_eq!(began.header("location"), Some(path.as_str()));
+    let started = Instant::now();
+    let mut shown = server.get(&path, &key).json();
+    while shown["state"] == "running" {
+        assert!(started.elapsed() < Duration::from_secs(30), "{shown}");
+        shown = server.get(&path, &key).json();
+    }
+    assert_eq!(shown["state"], "done", "{shown}");
+    assert_eq!((&shown["valid"], &shown["entries"]), (&json!(true), &json!(501)));
+    assert_eq!((&shown["claim"], &shown["findings"]), (&json!("self-signed"), &json!([])));
+    assert_eq!(server.get("/v1/tenants/acme/verify/0", &key).code(), "not_found");
+}

@@ -6,6 +6,8 @@
 mod cli;
 mod crash;
 mod http;
+mod isolation;
 mod query;
 mod rot;
 mod server;
+mod slow;

@@ -7,6 +7,7 @@ pub(crate) mod health;
 pub(crate) mod keys;
 pub(crate) mod log;
 pub(crate) mod tenants;
+pub(crate) mod verifications;
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};

@@ -1,0 +1,166 @@
+//! One log of a store that is being served, verified through the store: chain, signatures, bodies, tree, head and
+//! the last signed checkpoint. What stands beside the records (indexes, seals, the id table, other logs) is for the
+//! offline verifier, and so is trust in whoever runs the store: this run is the operator's own.
+
+use std::ops::ControlFlow;
+
+use parking_lot::RwLock;
+
+use super::chain::{Context, Mark, Says, Walk};
+use super::check::{Checker, LogInfo, Worker};
+use super::claim::Claim;
+use super::finding::{Finding, Findings};
+use super::index::Secret;
+use super::journal_tail::Tail;
+use crate::store::layer_id::LayerId;
+use crate::store::log::Log;
+use crate::store::read::{ReadError, Store};
+use crate::store::record::Record;
+use crate::tlog::hash::Hash;
+use crate::tlog::key::VerifyingKey;
+
+/// Records that are checked at once: they are in memory, 64 KiB each at the very most.
+const BATCH_RECORDS: usize = 256;
+
+/// What a live verification found.
+#[derive(Debug)]
+pub struct LiveReport {
+    /// Nothing was found.
+    pub valid: bool,
+    /// What may be claimed: no more than `self-signed`, for nothing came from outside.
+    pub claim: Claim,
+    /// Entries checked: those published when it began.
+    pub entries: u64,
+    /// The first of the findings.
+    pub findings: Vec<Finding>,
+    /// All of them.
+    pub finding_count: u64,
+}
+
+/// Verifies `log` up to the size published now. `signed` is size and root of its last signed checkpoint.
+/// `progress` hears of each batch and may break off, which answers `None`.
+///
+/// # Errors
+/// What kept it from reading: damage, which is a finding of its own kind to the operator.
+pub fn verify_live(
+    store: &Store,
+    log: &Log,
+    signed: Option<(u64, Hash)>,
+    progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Result<Option<LiveReport>, ReadError> {
+    let head = log.head();
+    let origin = store.origin(&log.identity);
+    let genesis = VerifyingKey::from_bytes(&log.identity.genesis_key).map(|key| (key.key_id(&origin), key));
+    let info = LogInfo {
+        identity: log.identity.clone(),
+        origin,
+        chained_below: 0,
+        keys: RwLock::new(genesis.into_iter().collect()),
+        receipts: Vec::new(),
+    };
+    let stands = Says::Snapshot {
+        link: head.link,
+        recorded_at: head.recorded_at,
+        key: head.key,
+        root: head.frontier.root(),
+    };
+    let mut marks = vec![Mark { size: head.size, says: stands }];
+    // A checkpoint that was signed since lies beyond what is read.
+    marks.extend(
+        signed
+            .filter(|(size, _)| *size <= head.size)
+            .map(|(size, root)| Mark { size, says: Says::Slot { root } }),
+    );
+    // Sums for the indexes are made and compared with nothing: any secret will do.
+    let checker = Checker { secret: Secret::new([0; 4]), signatures: true, tail: Tail::default() };
+    let mut live = Live {
+        worker: Worker::new(&checker),
+        walk: Walk::new(&info, marks, 0),
+        info: &info,
+        findings: Findings::default(),
+        batch: Batch::default(),
+    };
+    let mut is_broken_off = false;
+    store.range(log, 0, head.size, &mut |record| {
+        if live.batch.ends_before(record.record.recorded_at, &record.previous) {
+            let checked = live.check();
+            if progress(checked).is_break() {
+                is_broken_off = true;
+                return false;
+            }
+        }
+        live.batch.push(record.index, record.previous, record.link, &record.record);
+        true
+    })?;
+    if is_broken_off {
+        return Ok(None);
+    }
+    let last = live.check();
+    if progress(last).is_break() {
+        return Ok(None);
+    }
+    Ok(Some(live.finish(head.size, head.key)))
+}
+
+/// The state of one run.
+struct Live<'a> {
+    worker: Worker<'a>,
+    walk: Walk,
+    info: &'a LogInfo,
+    findings: Findings,
+    batch: Batch,
+}
+
+impl Live<'_> {
+    /// Checks the batch and begins the next; how many records it had.
+    fn check(&mut self) -> u64 {
+        let batch = std::mem::take(&mut self.batch);
+        let Some(layer) = batch.layer else { return 0 };
+        if self.walk.layers.last().is_some_and(|(entered, _)| *entered != layer) {
+            self.walk.leave();
+        }
+        let checked = self.worker.records(self.info, batch.first_index, batch.previous, &batch.records);
+        let mut context = Context { info: self.info, checkpoints: &[], findings: &mut self.findings };
+        self.walk.take(&mut context, layer, checked);
+        batch.records.len() as u64
+    }
+
+    fn finish(mut self, size: u64, key: [u8; 32]) -> LiveReport {
+        let mut context = Context { info: self.info, checkpoints: &[], findings: &mut self.findings };
+        self.walk.finish(&mut context, size, Some(key));
+        let (findings, finding_count, _) = self.findings.finish();
+        let valid = finding_count == 0;
+        let claim = if valid { Claim::SelfSigned } else { Claim::None };
+        LiveReport { valid, claim, entries: self.walk.next, findings, finding_count }
+    }
+}
+
+/// Consecutive records of one layer, each of which names the link of the one before.
+#[derive(Default)]
+struct Batch {
+    layer: Option<LayerId>,
+    first_index: u64,
+    previous: Hash,
+    link: Hash,
+    records: Vec<Record>,
+}
+
+impl Batch {
+    /// Whether a record cannot stand in this batch. Where pages contradict each other the walk sees it: it holds the
+    /// first link of each batch against the last of the one before.
+    fn ends_before(&self, recorded_at: u64, previous: &Hash) -> bool {
+        let Some(layer) = self.layer else { return false };
+        self.records.len() >= BATCH_RECORDS
+            || LayerId::of(recorded_at) != Some(layer)
+            || *previous != self.link
+    }
+
+    fn push(&mut self, index: u64, previous: Hash, link: Hash, record: &Record) {
+        if self.records.is_empty() {
+            (self.first_index, self.previous) = (index, previous);
+            self.layer = LayerId::of(record.recorded_at);
+        }
+        self.link = link;
+        self.records.push(record.clone());
+    }
+}

@@ -4,8 +4,10 @@
 #![allow(clippy::disallowed_methods, reason = "tests own their threads, clocks and random numbers")]
 
 mod cli;
+mod config;
 mod crash;
 mod http;
+mod packaging;
 mod query;
 mod rot;
 mod server;

@@ -26,6 +26,9 @@ pub mod verify;
 pub mod access;
 
 #[cfg(feature = "server")]
+pub mod config;
+
+#[cfg(feature = "server")]
 pub mod service;
 
 #[cfg(feature = "server")]

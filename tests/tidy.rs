@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms of `src/` and their floors. A module imports from floors below its own and from its own room.
-const FLOORS: [(&str, u8); 12] = [
+const FLOORS: [(&str, u8); 13] = [
     ("tlog", 1),
     ("event", 2),
     ("journal", 3),
@@ -21,6 +21,7 @@ const FLOORS: [(&str, u8); 12] = [
     ("ingest", 5),
     ("query", 5),
     ("verify", 5),
+    ("config", 6),
     ("service", 7),
     ("http", 8),
     ("cli", 9),
@@ -34,7 +35,7 @@ const SLED_FILES: [&str; 2] = ["src/store/sled.rs", "src/store/sled/"];
 
 /// Where futures may be: the HTTP door, what starts it, and the ticket they wait for.
 const ASYNC_FILES: [&str; 4] =
-    ["src/http/", "src/cli/cmd/serve.rs", "src/ingest/queue.rs", "src/service/append.rs"];
+    ["src/http/", "src/cli/cmd/serve", "src/ingest/queue.rs", "src/service/append.rs"];
 
 /// Lines above which a file needs a reason. 500 is the sign to think; this is where thinking must show.
 const MAX_FILE_LINES: usize = 800;

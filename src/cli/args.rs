@@ -12,12 +12,6 @@ use super::cmd::{
 /// Where a server is looked for when neither `--url` nor `VARVE_URL` says.
 pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:8117";
 
-/// Where `serve` listens when not told.
-pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:8117";
-
-/// Where `serve` keeps its store when not told.
-pub(super) const DEFAULT_DATA: &str = "./varve-data";
-
 /// Append-only audit-log store: hash-chained, signed, verifiable offline.
 ///
 /// Exit codes: 0 = done or intact, 1 = the answer is no, 2 = could not tell.

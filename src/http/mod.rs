@@ -3,7 +3,7 @@
 //! Reading order: `router` (every route, as a table, with what it needs and what it answers), `auth` (who may pass,
 //! before a body is read), `extract` (parameters and bodies, bounded), `routes/*` (one file a noun), `error`
 //! (RFC 9457), `answer` (request ids and the log line), `limits`, `rate`, `connection` and `server` (accept, time
-//! out, drain), `openapi` (the description, made from the table).
+//! out, drain), `tls` (certificate and key), `openapi` (the description, made from the table).
 //!
 //! Invariants: every answer has `X-Request-Id`; every refusal is `application/problem+json`; a caller is
 //! authenticated and its scope checked before its body is read; blocking work runs off the event loop.
@@ -19,6 +19,7 @@ mod rate;
 mod router;
 mod routes;
 mod server;
+pub mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,7 @@ use rate::Rates;
 
 pub use limits::HttpLimits;
 pub use router::router;
-pub use server::{Drained, serve};
+pub use server::{Doors, Drained, serve};
 
 /// How long a call waits for a place for blocking calls before it is refused with `busy`.
 pub const BLOCKING_WAIT: Duration = Duration::from_secs(5);

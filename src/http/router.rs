@@ -73,11 +73,28 @@ pub(crate) fn table() -> Vec<Route> {
     ]
 }
 
+/// What an orchestrator and a monitor ask. None of it needs a key or says anything of a tenant.
+const TELEMETRY: [&str; 3] = ["/healthz", "/readyz", METRICS];
+
+/// Where there is a door of its own for [`TELEMETRY`], this stands there alone.
+const METRICS: &str = "/metrics";
+
 /// The whole HTTP interface over `service`.
 pub fn router(service: Service, limits: &HttpLimits) -> Router {
+    with_routes(service, limits, |_| true)
+}
+
+/// The interface without metrics, and the one of the door for [`TELEMETRY`]. They share no places: an orchestrator
+/// is heard while clients fill the other door.
+pub(super) fn routers_apart(service: &Service, limits: &HttpLimits) -> (Router, Router) {
+    let main = with_routes(service.clone(), limits, |path| path != METRICS);
+    (main, with_routes(service.clone(), limits, |path| TELEMETRY.contains(&path)))
+}
+
+fn with_routes(service: Service, limits: &HttpLimits, is_wanted: impl Fn(&str) -> bool) -> Router {
     let app = App::new(service, limits);
     let mut router = Router::new();
-    for Route { path, needs, handler, .. } in table() {
+    for Route { path, needs, handler, .. } in table().into_iter().filter(|route| is_wanted(route.path)) {
         router = router.route(path, handler.route_layer(from_fn_with_state((app.clone(), needs), guard)));
     }
     router

@@ -1,8 +1,12 @@
 //! Listening, and stopping in order: no new connections, what runs may end, bounded.
 //!
+//! There are two doors at most: one for clients, plain or TLS, and a plain one for health and metrics. The latter has a
+//! few places of its own and is open for as long as the former.
+//!
 //! The accept loop is our own, because a door to the network needs bounds that a plain one has not: how many
 //! connections there are, how long a head may take, how long one may sit idle or not read its answer.
 
+use std::future::pending;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,10 +23,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 use super::connection::{Activity, Counted, LOOK_EVERY, Progress, Verdict};
 use super::limits::HttpLimits;
-use super::router;
+use super::router::{router, routers_apart};
 use crate::service::Service;
 
 /// Bytes of a request's head, and what a connection buffers: 4,096 connections hold 128 MiB at the very most. Every
@@ -47,6 +53,26 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::fro
 /// After an error of `accept` that is the system's (no descriptors left), how long nobody is accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Connections of the door for health and metrics: an orchestrator, a few monitors, and who looks by hand.
+const MAX_TELEMETRY_CONNECTIONS: usize = 64;
+
+/// Where the server listens.
+pub struct Doors {
+    /// For clients.
+    pub main: TcpListener,
+    /// For health and metrics; without it they are answered at `main`.
+    pub telemetry: Option<TcpListener>,
+    /// What `main` speaks TLS with; without it it speaks in clear.
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+/// One door, in clear.
+impl From<TcpListener> for Doors {
+    fn from(main: TcpListener) -> Doors {
+        Doors { main, telemetry: None, tls: None }
+    }
+}
+
 /// How serving ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Drained {
@@ -56,49 +82,66 @@ pub enum Drained {
     Cut,
 }
 
-/// Serves `service` on `listener` until `stop` resolves, then drains. The store is not stopped: that is the
+/// Serves `service` at `doors` until `stop` resolves, then drains. The store is not stopped: that is the
 /// caller's next step.
 ///
 /// # Errors
 /// When a task of the server ends in a panic.
 pub async fn serve(
-    listener: TcpListener,
+    doors: impl Into<Doors>,
     service: Service,
     limits: HttpLimits,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<Drained> {
-    let door = Arc::new(Door {
-        router: router(service, &limits),
-        places: Arc::new(Semaphore::new(limits.max_connections)),
-        limits,
-    });
+    let Doors { main, telemetry, tls } = doors.into();
+    let (door, side) = match &telemetry {
+        None => (Door::new(router(service, &limits), limits.clone(), tls), None),
+        Some(_) => {
+            let (clients, monitors) = routers_apart(&service, &limits);
+            let few = HttpLimits { max_connections: MAX_TELEMETRY_CONNECTIONS, ..limits.clone() };
+            (Door::new(clients, limits.clone(), tls), Some(Door::new(monitors, few, None)))
+        }
+    };
     let (stopping, stopped) = watch::channel(false);
-    let mut connections = JoinSet::new();
-    let accepting = accept(&door, &listener, &stopped, &mut connections);
+    let (mut connections, mut looks) = (JoinSet::new(), JoinSet::new());
+    let beside = async {
+        match (&side, &telemetry) {
+            (Some(side), Some(listener)) => accept(side, listener, &stopped, &mut looks).await,
+            _ => pending().await,
+        }
+    };
     tokio::select! {
-        () = accepting => {}
+        () = accept(&door, &main, &stopped, &mut connections) => {}
+        () = beside => {}
         () = stop => {}
     }
-    drop(listener);
+    drop((main, telemetry));
     // Every connection has a receiver; with none there is nobody to tell.
     let _ = stopping.send(true);
     let drained = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(door.limits.drain_time, drained).await.is_ok() {
+    // What is left of either set ends when it is dropped.
+    if tokio::time::timeout(limits.drain_time, drained).await.is_ok() {
         return Ok(Drained::Fully);
     }
-    connections.abort_all();
     Ok(Drained::Cut)
 }
 
-/// What all connections share.
+/// What all connections of a door share.
 struct Door {
     router: Router,
     limits: HttpLimits,
+    /// Absent where the door speaks in clear.
+    tls: Option<TlsAcceptor>,
     /// Places for connections; taken before one is accepted, held until it ends.
     places: Arc<Semaphore>,
 }
 
 impl Door {
+    fn new(router: Router, limits: HttpLimits, tls: Option<Arc<ServerConfig>>) -> Arc<Door> {
+        let places = Arc::new(Semaphore::new(limits.max_connections));
+        Arc::new(Door { router, limits, tls: tls.map(TlsAcceptor::from), places })
+    }
+
     /// Whether over three quarters of the places are taken.
     fn is_scarce(&self) -> bool {
         self.places.available_permits() < self.limits.max_connections / 4
@@ -140,10 +183,20 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn welcome(door: &Arc<Door>, stream: TcpStream, stopped: watch::Receiver<bool>) {
+async fn welcome(door: &Arc<Door>, stream: TcpStream, mut stopped: watch::Receiver<bool>) {
     // Answers are small and written at once; waiting to fill a packet only adds 40 ms.
     let _ = stream.set_nodelay(true);
-    converse(door, stream, stopped).await;
+    let Some(tls) = &door.tls else { return converse(door, stream, stopped).await };
+    // A handshake has the time of a head. One that fails is the peer's business, as a broken request is; before it is
+    // done nothing was asked, so a stop does not wait for it.
+    tokio::select! {
+        shaken = tokio::time::timeout(door.limits.header_time, tls.accept(stream)) => {
+            if let Ok(Ok(stream)) = shaken {
+                converse(door, stream, stopped).await;
+            }
+        }
+        _ = stopped.wait_for(|stopped| *stopped) => {}
+    }
 }
 
 /// Serves one connection until it ends, its time is up or the server stops.

@@ -13,7 +13,7 @@ use crate::store::log::Sequenced;
 use crate::store::poison::Poison;
 use crate::store::state::{ApiKey, LogIdentity};
 
-/// Most events queued, planned or on their way to disk: half a second of what two cores sign.
+/// Most events queued, planned or on their way to disk, unless said otherwise: half a second of what two cores sign.
 pub const MAX_QUEUED_EVENTS: usize = 32_768;
 
 /// Most bytes of the same: `MAX_QUEUED_EVENTS` of 2 KiB.
@@ -91,10 +91,23 @@ pub struct Queue {
     poison: Poison,
 }
 
-#[derive(Default)]
+/// What is taken, and what may be. The room is set once, before the first submission.
 struct Load {
     events: AtomicUsize,
     bytes: AtomicUsize,
+    max_events: AtomicUsize,
+    max_bytes: AtomicUsize,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Load {
+            events: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            max_events: AtomicUsize::new(MAX_QUEUED_EVENTS),
+            max_bytes: AtomicUsize::new(MAX_QUEUED_BYTES),
+        }
+    }
 }
 
 /// Room taken in the queue; given back when the answer is on its way.
@@ -112,6 +125,12 @@ impl Queue {
         // The channel itself is unbounded; `Load` bounds it by events and by bytes.
         let (sender, receiver) = unbounded();
         (Queue { sender, load: Arc::default(), closing: Arc::default(), poison }, receiver)
+    }
+
+    /// Sets how much may be queued. A submission larger than that is always refused.
+    pub fn set_room(&self, events: usize, bytes: usize) {
+        self.load.max_events.store(events, Ordering::Relaxed);
+        self.load.max_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Takes a submission in, or refuses it with nothing stored.
@@ -165,7 +184,8 @@ impl Load {
         let permit = Permit { load: self.clone(), events, bytes };
         let events_before = self.events.fetch_add(events, Ordering::Relaxed);
         let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let fits = events_before + events <= MAX_QUEUED_EVENTS && bytes_before + bytes <= MAX_QUEUED_BYTES;
+        let fits = events_before + events <= self.max_events.load(Ordering::Relaxed)
+            && bytes_before + bytes <= self.max_bytes.load(Ordering::Relaxed);
         fits.then_some(permit)
     }
 }

@@ -19,6 +19,7 @@ mod view;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -57,6 +58,8 @@ struct Inner {
     /// The last checkpoint note made of each log, so that reading a quiet log signs nothing.
     notes: Mutex<HashMap<u32, read::CachedNote>>,
     space: FreeSpace,
+    /// How long one query may work.
+    query_time: Duration,
     /// Creating logs is rare and must not race over a name or a number.
     creating: Mutex<()>,
     housekeeper: Mutex<Option<housekeeper::Housekeeper>>,

@@ -2,18 +2,21 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
 use super::checkpoints::SignedCheckpoints;
 use super::housekeeper::Housekeeper;
+use super::read::QUERY_TIME;
 use super::{Error, ErrorCode, Inner, Scope, Scopes, Service, random};
 use crate::event::catalog::{Builder, action};
 use crate::event::{Instance, Outcome};
 use crate::ingest::clock::{Clock, Stamps, SystemClock};
+use crate::ingest::queue::{MAX_QUEUED_BYTES, MAX_QUEUED_EVENTS};
 use crate::ingest::{Pace, Pipeline};
 use crate::journal;
-use crate::process::space::FreeSpace;
+use crate::process::space::{FreeSpace, LOW_WATER_FLOOR_BYTES};
 use crate::process::watchdog::Watchdog;
 use crate::store::backend::Backend;
 use crate::store::fresh;
@@ -32,6 +35,14 @@ pub struct OpenOptions {
     pub confirm_clock: bool,
     /// Seconds between heartbeats; 0 is none.
     pub heartbeat_seconds: u64,
+    /// Free space below which appends are refused.
+    pub low_water_bytes: u64,
+    /// How long one query may work.
+    pub query_time: Duration,
+    /// Most events queued, planned or on their way to disk.
+    pub max_queued_events: usize,
+    /// Most bytes of the same.
+    pub max_queued_bytes: usize,
     /// The store below.
     pub backend: Arc<dyn Backend>,
     /// The clocks.
@@ -47,6 +58,10 @@ impl Default for OpenOptions {
         OpenOptions {
             confirm_clock: false,
             heartbeat_seconds: 60,
+            low_water_bytes: LOW_WATER_FLOOR_BYTES,
+            query_time: QUERY_TIME,
+            max_queued_events: MAX_QUEUED_EVENTS,
+            max_queued_bytes: MAX_QUEUED_BYTES,
             backend: Arc::new(SledBackend::new(Watchdog::aborting())),
             clock: Arc::new(SystemClock),
             journal: journal::Options::default(),
@@ -164,8 +179,12 @@ impl Service {
             options.checkpoints,
         )
         .map_err(refused)?;
+        pipeline.queue.set_room(options.max_queued_events, options.max_queued_bytes);
+        let space = FreeSpace::new(data);
+        space.set_low_water_bytes(options.low_water_bytes);
         let service = Service(Arc::new(Inner {
-            space: FreeSpace::new(data),
+            space,
+            query_time: options.query_time,
             store: recovered.store,
             pipeline,
             stamps,

@@ -22,8 +22,8 @@ use crate::tlog::note::Note;
 use crate::tlog::proof::EntryProof;
 use crate::tlog::tile::{BUNDLE_ENTRY_BYTES, TileKind, TilePath, hash_tile, push_bundle_entry};
 
-/// How long one query may work.
-const QUERY_TIME: Duration = Duration::from_secs(10);
+/// How long one query may work, unless said otherwise.
+pub(super) const QUERY_TIME: Duration = Duration::from_secs(10);
 
 /// The newest checkpoint note of a log.
 #[derive(Clone)]
@@ -50,7 +50,7 @@ impl Service {
     /// A page of records.
     pub fn query(&self, by: &Principal, tenant: &str, text: &QueryText) -> Result<QueryPage, Error> {
         let log = self.log_for(by, tenant, Scope::Read)?;
-        let request = Request::parse(text, Instant::now() + QUERY_TIME)
+        let request = Request::parse(text, Instant::now() + self.0.query_time)
             .map_err(|error| Error::new(ErrorCode::BadRequest, error.to_string()).at(error.member))?;
         let answer = query::run(&self.0.store, &log, &request).map_err(|error| match error {
             QueryError::BadCursor(bad) => Error::new(ErrorCode::BadRequest, bad.to_string()).at("cursor"),

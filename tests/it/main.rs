@@ -4,9 +4,11 @@
 #![allow(clippy::disallowed_methods, reason = "tests own their threads, clocks and random numbers")]
 
 mod cli;
+mod config;
 mod crash;
 mod http;
 mod isolation;
+mod packaging;
 mod query;
 mod rot;
 mod server;

@@ -189,13 +189,12 @@ async fn welcome(door: &Arc<Door>, stream: TcpStream, mut stopped: watch::Receiv
     let Some(tls) = &door.tls else { return converse(door, stream, stopped).await };
     // A handshake has the time of a head. One that fails is the peer's business, as a broken request is; before it is
     // done nothing was asked, so a stop does not wait for it.
-    tokio::select! {
-        shaken = tokio::time::timeout(door.limits.header_time, tls.accept(stream)) => {
-            if let Ok(Ok(stream)) = shaken {
-                converse(door, stream, stopped).await;
-            }
-        }
-        _ = stopped.wait_for(|stopped| *stopped) => {}
+    let stream = tokio::select! {
+        shaken = tokio::time::timeout(door.limits.header_time, tls.accept(stream)) => shaken,
+        _ = stopped.wait_for(|stopped| *stopped) => return,
+    };
+    if let Ok(Ok(stream)) = stream {
+        converse(door, stream, stopped).await;
     }
 }
 

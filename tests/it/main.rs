@@ -10,6 +10,7 @@ mod http;
 mod isolation;
 mod packaging;
 mod query;
+mod refusals;
 mod rot;
 mod server;
 mod slow;

@@ -20,7 +20,8 @@ pub(crate) struct Server {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Drained>>,
     pub(crate) service: Service,
-    _directory: tempfile::TempDir,
+    is_poisoned: bool,
+    directory: Option<tempfile::TempDir>,
 }
 
 /// An answer, taken apart.
@@ -58,11 +59,24 @@ impl Server {
         Server::with(&OpenOptions::default(), HttpLimits::default())
     }
 
+    /// A server over a new store, which goes with it.
     pub(crate) fn with(options: &OpenOptions, limits: HttpLimits) -> Server {
         let directory = tempfile::tempdir().unwrap();
-        let data: &Path = &directory.path().join("store");
-        let operator = Service::init(data, Some("test.example"), None, options).unwrap().operator_key;
-        let service = Service::open(data, options).unwrap();
+        let mut server = Server::at(directory.path(), options, limits);
+        server.directory = Some(directory);
+        server
+    }
+
+    /// A server over the store in `directory`, which is made with its tenant if it is not there.
+    pub(crate) fn at(directory: &Path, options: &OpenOptions, limits: HttpLimits) -> Server {
+        let (data, key_file) = (directory.join("store"), directory.join("operator"));
+        let is_new = !Service::is_initialised(&data);
+        if is_new {
+            let made = Service::init(&data, Some("test.example"), None, options).unwrap();
+            std::fs::write(&key_file, made.operator_key).unwrap();
+        }
+        let operator = std::fs::read_to_string(&key_file).unwrap();
+        let service = Service::open(&data, options).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, told) = mpsc::channel();
         let served = service.clone();
@@ -75,17 +89,18 @@ impl Server {
             })
         });
         let address = told.recv().unwrap();
-        let server = Server {
-            address,
-            operator,
-            stop: Some(stop),
-            thread: Some(thread),
-            service,
-            _directory: directory,
-        };
-        let made = server.post("/v1/tenants", &server.operator, "{\"tenant\":\"acme\"}");
-        assert_eq!(made.status, 201, "{}", made.body);
+        let (stop, thread) = (Some(stop), Some(thread));
+        let server = Server { address, operator, stop, thread, service, is_poisoned: false, directory: None };
+        if is_new {
+            let made = server.post("/v1/tenants", &server.operator, "{\"tenant\":\"acme\"}");
+            assert_eq!(made.status, 201, "{}", made.body);
+        }
         server
+    }
+
+    /// Ends a test in which the store has stopped by itself.
+    pub(crate) fn expect_poison(mut self) {
+        self.is_poisoned = true;
     }
 
     /// A key of `acme`.
@@ -155,6 +170,6 @@ impl Drop for Server {
             assert!(ended.is_ok() || std::thread::panicking(), "the server ended in a panic");
         }
         let stopped = self.service.stop();
-        assert!(stopped.is_ok() || std::thread::panicking(), "{stopped:?}");
+        assert!(stopped.is_err() == self.is_poisoned || std::thread::panicking(), "{stopped:?}");
     }
 }

@@ -57,7 +57,16 @@ impl Secret {
     }
 
     fn mix(&self, a: u64, b: u64) -> u128 {
-        let first = scramble(a ^ self.0[0] ^ scramble(b.wrapping_add(self.0[1])));
+        self.mix_prepared(a, self.prepare(b))
+    }
+
+    /// The half of the mix that the terms of one record share.
+    fn prepare(&self, b: u64) -> u64 {
+        scramble(b.wrapping_add(self.0[1]))
+    }
+
+    fn mix_prepared(&self, a: u64, prepared: u64) -> u128 {
+        let first = scramble(a ^ self.0[0] ^ prepared);
         let second = scramble(first ^ self.0[2].wrapping_add(a.rotate_left(32)));
         u128::from(first) << 64 | u128::from(second)
     }
@@ -102,6 +111,8 @@ pub(super) struct Sum<'a> {
     secret: &'a Secret,
     identity: &'a LogIdentity,
     index: u64,
+    /// The index as the mix of a posting takes it.
+    prepared: u64,
     sums: Contribution,
 }
 
@@ -120,7 +131,8 @@ impl TokenCache {
         index: u64,
     ) -> Sum<'a> {
         self.seen.clear();
-        Sum { cache: self, secret, identity, index, sums: Contribution::default() }
+        let prepared = secret.prepare(index);
+        Sum { cache: self, secret, identity, index, prepared, sums: Contribution::default() }
     }
 
     fn short_token(&mut self, identity: &LogIdentity, field: Field, value: &[u8]) -> u64 {
@@ -142,10 +154,10 @@ impl TokenCache {
         }
         let place = u64::from(identity.number) << 16 | u64::from(field.code()) << 8 | value.len() as u64;
         let used = value.len().div_ceil(8);
-        let hash = words[..used]
-            .iter()
-            .fold(place, |hash, word| (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29));
-        let slot = &mut self.slots[usize::try_from(scramble(hash) % CACHE_SLOTS as u64).unwrap_or(0)];
+        let fold = |hash: u64, word: &u64| (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        // Bits 17 and up are the highest of the last product, which all bits of all words go into.
+        let hash = fold(words[..used].iter().fold(place, fold), &0) >> 17;
+        let slot = &mut self.slots[usize::try_from(hash % CACHE_SLOTS as u64).unwrap_or(0)];
         if slot.place != place || slot.value != words {
             let token = short_token(&token(&identity.index_key, field, value));
             *slot = CachedToken { place, value: words, token };
@@ -168,7 +180,7 @@ impl Sum<'_> {
         let token = self.cache.short_token(self.identity, field, value);
         if !self.cache.seen.contains(&token) {
             self.cache.seen.push(token);
-            self.sums.terms = self.sums.terms.wrapping_add(self.secret.posting(token, self.index));
+            self.sums.terms = self.sums.terms.wrapping_add(self.secret.mix_prepared(token, self.prepared));
         }
     }
 

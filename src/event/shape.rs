@@ -275,9 +275,10 @@ const OF_CLASS: u8 = 2;
 /// In which words a byte may stand.
 static ALPHABETS: [u8; 256] = {
     let mut alphabets = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        alphabets[byte] = match byte as u8 {
+    // Both alphabets are ASCII.
+    let mut byte = 0_u8;
+    while byte.is_ascii() {
+        alphabets[byte as usize] = match byte {
             b'a'..=b'z' | b'0'..=b'9' | b'-' => OF_ID | OF_CLASS,
             b'A'..=b'Z' | b'.' | b'_' | b':' | b'/' => OF_ID,
             _ => 0,

@@ -123,7 +123,6 @@ pub(super) struct Copies {
 
 impl Copies {
     /// Begins to copy: the first layer comes while the journal is read.
-    #[expect(clippy::disallowed_methods, reason = "a thread that ends with its scope")]
     pub(super) fn begin<'a>(scope: &'a Scope<'a, '_>, data: &'a Path, manifest: Manifest) -> Copies {
         let (to, copies) = bounded(0);
         let stop = Arc::new(AtomicBool::new(false));

@@ -90,7 +90,7 @@ impl Body {
     /// # Errors
     /// The first rule found broken.
     pub fn check(&self) -> Result<(), BodyFault> {
-        self.view().checked(&[]).map(drop)
+        self.view().checked(&[], &mut |_, _| ()).map(drop)
     }
 
     /// [`Body::check`] and [`Body::event_hash`] in one, with what a verifier asks next.
@@ -98,7 +98,7 @@ impl Body {
     /// # Errors
     /// As [`Body::check`].
     pub fn examine(&self) -> Result<Examined<'_>, BodyFault> {
-        self.view().examine_with(&[])
+        self.view().examine_with(&[], &mut |_, _| ())
     }
 
     /// The body without a copy.
@@ -145,7 +145,7 @@ impl Body {
     pub fn open(&self) -> Result<Vec<u8>, BodyFault> {
         let view = self.view();
         let layout = view.layout()?;
-        view.place(&layout.parts, |_, _| Ok(()))?;
+        view.place(&layout.parts, &mut |_, _| (), |_, _| Ok(()))?;
         let sealed_bytes: usize = self.disclosures.iter().map(|disclosure| disclosure.value.len()).sum();
         let mut out = Vec::with_capacity(self.canonical.len() + sealed_bytes);
         layout.write(&self.canonical, &mut out, |part, out| self.open_part(part, out));

@@ -199,6 +199,19 @@ impl<'a> Reader<'a> {
         found
     }
 
+    /// Takes the string `text`, which needs no escape, if it comes next.
+    #[inline]
+    pub(crate) fn take_string<const N: usize>(&mut self, text: &[u8; N]) -> bool {
+        let found = match self.bytes.get(self.at..).and_then(<[u8]>::split_first) {
+            Some((b'"', rest)) => rest.first_chunk() == Some(text) && rest.get(N) == Some(&b'"'),
+            _ => false,
+        };
+        if found {
+            self.at += N + 2;
+        }
+        found
+    }
+
     /// Ends: nothing may follow.
     pub(crate) fn finish(self) -> Result<(), Fault> {
         if self.at == self.bytes.len() { Ok(()) } else { Err(self.unexpected()) }

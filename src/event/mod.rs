@@ -32,7 +32,7 @@ pub use body::{Body, BodyFault, Examined};
 pub use catalog::{Builder, Value};
 pub use invalid::{InvalidEvent, InvalidKind};
 pub use printable::{is_printable, printable};
-pub use seal::Disclosure;
+pub use seal::{Commitment, Disclosure};
 pub use tenant::{BadName, Instance, Origin, Tenant};
 pub use term::{Field, terms, token};
 pub use time::{BadTime, Micros};
@@ -243,7 +243,7 @@ impl Event {
             [sealed, b"}"].concat()
         };
         let path = part.path.text();
-        write_marker(out, &commitment(&path, salt, &value));
+        write_marker(out, &commitment(path.as_bytes(), salt, &value));
         if !clear.is_empty() {
             out.push(b',');
             out.extend_from_slice(clear);

@@ -7,18 +7,17 @@
 
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
 use super::limits::MAX_TARGETS;
 use crate::tlog::hash::{Hash, SEALED};
 
 /// Characters of a commitment: 32 bytes, base64url without padding.
 const COMMITMENT_CHARS: usize = 43;
+/// RFC 4648 section 5.
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 /// What opens a marker; the commitment and `"` follow.
 pub(crate) const MARKER_OPENING: &[u8] = b"{\"$sealed\":\"";
-/// Bytes of a path: `/targets/31` is 11, the longest.
-const MAX_PATH_BYTES: usize = 16;
+/// What is put together before it is hashed: salt 16, length 2, path 11 at most, and values up to 227 bytes.
+const SHORT_BYTES: usize = 256;
 
 /// A value that was sealed, with what is needed to check it.
 #[derive(Clone, PartialEq, Eq)]
@@ -35,7 +34,7 @@ pub struct Disclosure {
 impl Disclosure {
     /// What the marker at [`path`](Disclosure::path) commits to: B3("varve v1 sealed", salt || len16(path) || path || value).
     pub fn commitment(&self) -> Hash {
-        commitment(&self.path, &self.salt, &self.value)
+        commitment(self.path.as_bytes(), &self.salt, &self.value)
     }
 }
 
@@ -92,21 +91,48 @@ impl SealedPath {
     }
 }
 
-/// The commitment to `value` at `path`.
-pub(crate) fn commitment(path: &str, salt: &[u8; 16], value: &[u8]) -> Hash {
-    let mut head = [0; 18 + MAX_PATH_BYTES];
-    head[..16].copy_from_slice(salt);
-    match (u16::try_from(path.len()), head.get_mut(18..18 + path.len())) {
-        (Ok(length), Some(place)) => {
-            place.copy_from_slice(path.as_bytes());
-            head[16..18].copy_from_slice(&length.to_be_bytes());
-            SEALED.hash(&[&head[..18 + path.len()], value])
-        }
-        // Only a path that names no sealed part is so long.
-        (length, _) => {
-            SEALED.hash(&[salt, &length.unwrap_or(u16::MAX).to_be_bytes(), path.as_bytes(), value])
-        }
+/// A commitment, and its text: whoever has both need not decode what a marker says, only compare.
+#[derive(Clone, Copy)]
+pub struct Commitment {
+    hash: Hash,
+    text: [u8; COMMITMENT_CHARS],
+}
+
+impl Commitment {
+    /// The commitment to `value` at `path`, as [`Disclosure::commitment`] has it.
+    pub fn to(path: &[u8], salt: &[u8; 16], value: &[u8]) -> Commitment {
+        Commitment::new(commitment(path, salt, value))
     }
+
+    /// Writes the text of a commitment.
+    pub fn new(hash: Hash) -> Commitment {
+        Commitment { hash, text: commitment_text(&hash) }
+    }
+
+    /// The digest.
+    pub fn hash(&self) -> &Hash {
+        &self.hash
+    }
+
+    /// The digest as it stands in a marker.
+    pub fn text(&self) -> &[u8; COMMITMENT_CHARS] {
+        &self.text
+    }
+}
+
+/// The commitment to `value` at `path`.
+pub(crate) fn commitment(path: &[u8], salt: &[u8; 16], value: &[u8]) -> Hash {
+    let length = u16::try_from(path.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let parts = [&salt[..], &length, path, value];
+    // The hasher takes one piece faster than four, most by a quarter of the time.
+    let mut whole = [0; SHORT_BYTES];
+    let mut used = 0;
+    for part in parts {
+        let Some(place) = whole.get_mut(used..used + part.len()) else { return SEALED.hash(&parts) };
+        place.copy_from_slice(part);
+        used += part.len();
+    }
+    SEALED.hash(&[&whole[..used]])
 }
 
 /// Writes a marker up to, and without, its closing brace.
@@ -118,38 +144,58 @@ pub(crate) fn write_marker(out: &mut Vec<u8>, commitment: &Hash) {
 
 /// The commitment as it stands in a marker.
 fn commitment_text(commitment: &Hash) -> [u8; COMMITMENT_CHARS] {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let char = |bits: u64| ALPHABET[usize::try_from(bits & 63).unwrap_or(0)];
     let mut text = [0; COMMITMENT_CHARS];
-    let mut sextets = text.iter_mut();
-    for triple in commitment.0.chunks(3) {
-        let word = triple
-            .iter()
-            .enumerate()
-            .fold(0, |word, (place, &byte)| word | u32::from(byte) << (16 - 8 * place));
-        for shift in [18, 12, 6, 0] {
-            if let Some(sextet) = sextets.next() {
-                *sextet = ALPHABET[(word >> shift & 63) as usize];
-            }
+    let (groups, last) = text.as_chunks_mut::<8>();
+    // Six bytes are eight characters, the last two bytes are three.
+    let (sixes, rest) = commitment.0.as_chunks::<6>();
+    for (group, [a, b, c, d, e, f]) in groups.iter_mut().zip(sixes) {
+        let bits = u64::from_be_bytes([0, 0, *a, *b, *c, *d, *e, *f]);
+        for (place, out) in group.iter_mut().enumerate() {
+            *out = char(bits >> (42 - 6 * place));
         }
+    }
+    let bits = rest.iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte)) << 2;
+    for (place, out) in last.iter_mut().enumerate() {
+        *out = char(bits >> (12 - 6 * place));
     }
     text
 }
 
 /// Reads the commitment of a marker: 43 characters, spare bits zero.
 pub(crate) fn read_commitment(text: &[u8]) -> Option<Hash> {
-    let mut bytes = [0; 33];
-    if text.len() != COMMITMENT_CHARS {
-        return None;
+    const BAD: u8 = 64;
+    static SEXTETS: [u8; 256] = {
+        let mut sextets = [BAD; 256];
+        let mut sextet = 0;
+        while sextet < 64 {
+            sextets[ALPHABET[sextet as usize] as usize] = sextet;
+            sextet += 1;
+        }
+        sextets
+    };
+    let text: &[u8; COMMITMENT_CHARS] = text.try_into().ok()?;
+    // Another byte shows in `all`; the last six bits are the spare two and four that stand for no character.
+    let (mut all, mut bytes) = (0, [0; 33]);
+    let mut sextets = [0; COMMITMENT_CHARS + 1];
+    for (sextet, char) in sextets.iter_mut().zip(text) {
+        *sextet = SEXTETS[usize::from(*char)];
+        all |= *sextet;
     }
-    // The engine refuses padding and spare bits that are not zero.
-    let length = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
-    let (hash, _) = bytes[..length].split_first_chunk::<32>()?;
-    Some(Hash(*hash))
+    let (groups, _) = sextets.as_chunks::<4>();
+    let (triples, _) = bytes.as_chunks_mut::<3>();
+    for (triple, [a, b, c, d]) in triples.iter_mut().zip(groups) {
+        *triple = [a << 2 | b >> 4, b << 4 | c >> 2, c << 6 | d];
+    }
+    let (hash, spare) = bytes.split_first_chunk::<32>()?;
+    (all & BAD == 0 && spare == [0]).then_some(Hash(*hash))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::*;
 
     #[test]
@@ -182,7 +228,16 @@ mod tests {
         assert_eq!(disclosure.commitment().0, blake3::derive_key("varve v1 sealed", &input));
         let long = "/".repeat(300);
         input.splice(16.., [1, 44].into_iter().chain(long.bytes()));
-        assert_eq!(commitment(&long, &[7; 16], b"").0, blake3::derive_key("varve v1 sealed", &input));
+        assert_eq!(
+            commitment(long.as_bytes(), &[7; 16], b"").0,
+            blake3::derive_key("varve v1 sealed", &input)
+        );
+        for length in 0..400 {
+            let value = vec![b'v'; length];
+            let input = [&[7; 16][..], b"\0\x07/reason", &value].concat();
+            let expected = blake3::derive_key("varve v1 sealed", &input);
+            assert_eq!(commitment(b"/reason", &[7; 16], &value).0, expected, "{length}");
+        }
     }
 
     #[test]
@@ -192,6 +247,13 @@ mod tests {
         for last in [&b"B"[..], b"=", b"+", b"", b"A="] {
             let changed = [&text[..42], last].concat();
             assert_eq!(read_commitment(&changed), None);
+        }
+        // Every byte at every place, as the engine of the crate has it.
+        for (place, byte) in (0..43).flat_map(|place| (0..=u8::MAX).map(move |byte| (place, byte))) {
+            let mut changed = text;
+            changed[place] = byte;
+            let engine = URL_SAFE_NO_PAD.decode(changed).ok().and_then(|bytes| bytes.try_into().ok());
+            assert_eq!(read_commitment(&changed), engine.map(Hash), "{byte} at {place}");
         }
     }
 

@@ -9,8 +9,9 @@ use super::limits::{
     MAX_ACTION_CHARS, MAX_CLASS_CHARS, MAX_EVENT_BYTES, MAX_ID_CHARS, MAX_LABEL_CHARS,
     MAX_STORED_EVENT_BYTES, MAX_TARGETS, MAX_TEXT_CHARS,
 };
-use super::seal::{MARKER_OPENING, SealedPath, read_commitment};
+use super::seal::{Commitment, MARKER_OPENING, SealedPath, read_commitment};
 use super::tenant::Tenant;
+use super::term::Field;
 use super::time::Micros;
 use crate::tlog::hash::Hash;
 
@@ -171,6 +172,12 @@ impl Layout {
 
 /// Reads an event in the given form.
 pub(crate) fn read(bytes: &[u8], form: Form) -> Result<Layout, Fault> {
+    read_with(bytes, form, &[])
+}
+
+/// [`read`], where the commitments that the markers should say, in their order, are at hand. Where a marker says
+/// another, or there is none, it is decoded.
+pub(crate) fn read_with(bytes: &[u8], form: Form, known: &[Commitment]) -> Result<Layout, Fault> {
     if bytes.len() > MAX_STORED_EVENT_BYTES {
         return Err(Fault::new(InvalidKind::TooLarge));
     }
@@ -207,12 +214,12 @@ pub(crate) fn read(bytes: &[u8], form: Form) -> Result<Layout, Fault> {
             }
             Member::Producer => producer(reader)?,
             Member::Varve => reader.object(2, |reader, _| fact(reader))?,
-            Member::Targets => targets(reader, form, &mut layout.parts)?,
-            Member::Actor => layout.parts.push(part(reader, form, SealedPath::Actor)?),
-            Member::Changes => layout.parts.push(part(reader, form, SealedPath::Changes)?),
-            Member::Context => layout.parts.push(part(reader, form, SealedPath::Context)?),
-            Member::Metadata => layout.parts.push(part(reader, form, SealedPath::Metadata)?),
-            Member::Reason => layout.parts.push(part(reader, form, SealedPath::Reason)?),
+            Member::Targets => targets(reader, form, &mut layout.parts, known)?,
+            Member::Actor => part(reader, form, SealedPath::Actor, &mut layout.parts, known)?,
+            Member::Changes => part(reader, form, SealedPath::Changes, &mut layout.parts, known)?,
+            Member::Context => part(reader, form, SealedPath::Context, &mut layout.parts, known)?,
+            Member::Metadata => part(reader, form, SealedPath::Metadata, &mut layout.parts, known)?,
+            Member::Reason => part(reader, form, SealedPath::Reason, &mut layout.parts, known)?,
         }
         layout.members[member as usize] = Span::new(start, reader.offset());
         Ok(())
@@ -234,13 +241,17 @@ pub(crate) fn read(bytes: &[u8], form: Form) -> Result<Layout, Fault> {
     Ok(layout)
 }
 
-/// Reads the value of a disclosure, alone. Pointers of faults are relative to it.
-pub(crate) fn read_disclosed(value: &[u8], path: SealedPath) -> Result<(), Fault> {
+/// Reads the value of a disclosure, alone, and visits its terms. Pointers of faults are relative to it.
+pub(crate) fn read_disclosed(
+    value: &[u8],
+    path: SealedPath,
+    visit: &mut impl FnMut(Field, &[u8]),
+) -> Result<(), Fault> {
     if value.len() > MAX_EVENT_BYTES {
         return Err(Fault::new(InvalidKind::TooLarge));
     }
     let mut reader = Reader::new(value)?;
-    open_value(&mut reader, path, false)?;
+    open_value(&mut reader, path, false, visit)?;
     reader.finish()
 }
 
@@ -273,22 +284,39 @@ fn tenant(text: Text<'_>) -> Result<(), Fault> {
 
 /// `[A-Za-z0-9._:/-]`, 1 to 128.
 pub(crate) fn id(text: Text<'_>) -> Result<(), Fault> {
-    word(
-        text,
-        MAX_ID_CHARS,
-        |byte| matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b':' | b'/' | b'-'),
-    )
+    word(text, MAX_ID_CHARS, OF_ID)
 }
 
 /// `[a-z0-9-]`, 1 to 64.
 pub(crate) fn class(text: Text<'_>) -> Result<(), Fault> {
-    word(text, MAX_CLASS_CHARS, |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    word(text, MAX_CLASS_CHARS, OF_CLASS)
 }
 
-fn word(text: Text<'_>, max_chars: usize, allowed: impl Fn(u8) -> bool) -> Result<(), Fault> {
+/// Bits of `ALPHABETS`.
+const OF_ID: u8 = 1;
+const OF_CLASS: u8 = 2;
+
+/// In which words a byte may stand.
+static ALPHABETS: [u8; 256] = {
+    let mut alphabets = [0; 256];
+    // Both alphabets are ASCII.
+    let mut byte = 0_u8;
+    while byte.is_ascii() {
+        alphabets[byte as usize] = match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' => OF_ID | OF_CLASS,
+            b'A'..=b'Z' | b'.' | b'_' | b':' | b'/' => OF_ID,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    alphabets
+};
+
+fn word(text: Text<'_>, max_chars: usize, alphabet: u8) -> Result<(), Fault> {
     length(text, 1, max_chars)?;
-    let sound = text.raw.iter().all(|&byte| allowed(byte));
-    if sound { Ok(()) } else { Err(Fault::new(InvalidKind::BadValue)) }
+    // All bytes are looked up, none is asked about: a loop without a branch in it.
+    let common = text.raw.iter().fold(alphabet, |common, &byte| common & ALPHABETS[usize::from(byte)]);
+    if common == alphabet { Ok(()) } else { Err(Fault::new(InvalidKind::BadValue)) }
 }
 
 /// Words of `[a-z0-9_-]` joined by dots. Whether it lies under `varve.`.
@@ -323,7 +351,7 @@ fn time(reader: &mut Reader<'_>, form: Form) -> Result<Micros, Fault> {
     let text = reader.string()?.raw;
     let parsed = std::str::from_utf8(text).ok().and_then(|text| Micros::parse(text).ok());
     let micros = parsed.ok_or_else(|| Fault::new(InvalidKind::BadTime))?;
-    if form == Form::Stored && micros.text() != text {
+    if form == Form::Stored && !Micros::is_canonical(text) {
         return Err(Fault::new(InvalidKind::NotCanonical));
     }
     Ok(micros)
@@ -357,34 +385,51 @@ fn producer(reader: &mut Reader<'_>) -> Result<(), Fault> {
     }
 }
 
-fn targets(reader: &mut Reader<'_>, form: Form, parts: &mut Vec<Part>) -> Result<(), Fault> {
+fn targets(
+    reader: &mut Reader<'_>,
+    form: Form,
+    parts: &mut Vec<Part>,
+    known: &[Commitment],
+) -> Result<(), Fault> {
     reader.array(2, |reader, index| {
         if index >= MAX_TARGETS {
             return Err(Fault::new(InvalidKind::TooMany));
         }
-        parts.push(part(reader, form, SealedPath::Target(index))?);
-        Ok(())
+        part(reader, form, SealedPath::Target(index), parts, known)
     })
 }
 
 /// Takes a part that is sealed in the stored form and clear in the others.
-fn part(reader: &mut Reader<'_>, form: Form, path: SealedPath) -> Result<Part, Fault> {
+fn part(
+    reader: &mut Reader<'_>,
+    form: Form,
+    path: SealedPath,
+    parts: &mut Vec<Part>,
+    known: &[Commitment],
+) -> Result<(), Fault> {
     let start = reader.offset();
     let (clear, commitment) = if form == Form::Stored {
-        marker(reader, path)?
+        marker(reader, path, known.get(parts.len()))?
     } else {
-        (open_value(reader, path, true)?, Hash::ZERO)
+        (open_value(reader, path, true, &mut |_, _| ())?, Hash::ZERO)
     };
-    Ok(Part { path, value: Span::new(start, reader.offset()), clear, commitment })
+    parts.push(Part { path, value: Span::new(start, reader.offset()), clear, commitment });
+    Ok(())
 }
 
 /// Takes an object with a marker, and the `type` that may stand beside it.
-fn marker(reader: &mut Reader<'_>, path: SealedPath) -> Result<(Span, Hash), Fault> {
+fn marker(
+    reader: &mut Reader<'_>,
+    path: SealedPath,
+    known: Option<&Commitment>,
+) -> Result<(Span, Hash), Fault> {
     if !reader.take(MARKER_OPENING.split_last().map_or(&[][..], |(_, opening)| opening)) {
         return Err(Fault::new(InvalidKind::NotSealed));
     }
-    let text = reader.string()?;
-    let commitment = read_commitment(text.raw).ok_or_else(|| Fault::new(InvalidKind::NotSealed))?;
+    let commitment = match known {
+        Some(known) if reader.take_string(known.text()) => *known.hash(),
+        _ => read_commitment(reader.string()?.raw).ok_or_else(|| Fault::new(InvalidKind::NotSealed))?,
+    };
     let mut clear = Span::default();
     if reader.take(b",") {
         let start = reader.offset();
@@ -403,8 +448,13 @@ fn has_type(path: SealedPath) -> bool {
 }
 
 /// Takes a value as submitted, or as disclosed (`whole` is false; then `type` stays outside it). The
-/// place of the member `type`.
-fn open_value(reader: &mut Reader<'_>, path: SealedPath, whole: bool) -> Result<Span, Fault> {
+/// place of the member `type`. Visits the terms in it.
+fn open_value(
+    reader: &mut Reader<'_>,
+    path: SealedPath,
+    whole: bool,
+    visit: &mut impl FnMut(Field, &[u8]),
+) -> Result<Span, Fault> {
     let mut clear = Span::default();
     match path {
         SealedPath::Actor => {
@@ -412,7 +462,7 @@ fn open_value(reader: &mut Reader<'_>, path: SealedPath, whole: bool) -> Result<
             reader.object(2, |reader, name| match name.raw {
                 b"id" => {
                     id = true;
-                    text(reader, 1)
+                    term(reader, 1, Field::Actor, visit)
                 }
                 b"email" | b"name" => text(reader, 0),
                 b"type" if whole => kind_after(reader, &mut clear),
@@ -423,15 +473,15 @@ fn open_value(reader: &mut Reader<'_>, path: SealedPath, whole: bool) -> Result<
             }
         }
         SealedPath::Target(_) => reader.object(3, |reader, name| match name.raw {
-            b"id" => text(reader, 1),
+            b"id" => term(reader, 1, Field::Target, visit),
             b"name" => text(reader, 0),
             b"type" if whole => kind_after(reader, &mut clear),
             _ => Err(Fault::new(InvalidKind::UnknownMember)),
         })?,
         SealedPath::Context => reader.object(2, |reader, name| match name.raw {
-            b"case_id" | b"country" | b"ip" | b"request_id" | b"session_id" | b"trace_id" | b"user_agent" => {
-                text(reader, 0)
-            }
+            b"ip" => term(reader, 0, Field::Ip, visit),
+            b"request_id" => term(reader, 0, Field::RequestId, visit),
+            b"case_id" | b"country" | b"session_id" | b"trace_id" | b"user_agent" => text(reader, 0),
             _ => Err(Fault::new(InvalidKind::UnknownMember)),
         })?,
         SealedPath::Changes => reader.array(2, |reader, _| change(reader))?,
@@ -468,6 +518,19 @@ fn kind_after(reader: &mut Reader<'_>, clear: &mut Span) -> Result<(), Fault> {
 
 fn text(reader: &mut Reader<'_>, min_chars: usize) -> Result<(), Fault> {
     length(reader.string()?, min_chars, MAX_TEXT_CHARS)
+}
+
+/// Takes a text that an event can be found by.
+fn term(
+    reader: &mut Reader<'_>,
+    min_chars: usize,
+    field: Field,
+    visit: &mut impl FnMut(Field, &[u8]),
+) -> Result<(), Fault> {
+    let text = reader.string()?;
+    length(text, min_chars, MAX_TEXT_CHARS)?;
+    visit(field, &text.decode());
+    Ok(())
 }
 
 fn length(text: Text<'_>, min_chars: usize, max_chars: usize) -> Result<(), Fault> {

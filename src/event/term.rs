@@ -91,7 +91,8 @@ pub fn terms(body: &BodyView<'_>, visit: &mut dyn FnMut(Field, &[u8])) {
     }
 }
 
-fn prefixes(action: &[u8], visit: &mut dyn FnMut(Field, &[u8])) {
+/// Visits the starts of an action.
+pub(super) fn prefixes(action: &[u8], visit: &mut dyn FnMut(Field, &[u8])) {
     for (place, _) in action.iter().enumerate().filter(|(_, byte)| **byte == b'.') {
         visit(Field::ActionPrefix, &action[..=place]);
     }
@@ -100,10 +101,14 @@ fn prefixes(action: &[u8], visit: &mut dyn FnMut(Field, &[u8])) {
 /// The token of a term: BLAKE3 keyed with the log's index key over the field's code and the value, the
 /// first 16 bytes.
 pub fn token(key: &[u8; 32], field: Field, value: &[u8]) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new_keyed(key);
-    hasher.update(&[field.code()]);
-    hasher.update(value);
-    let digest = hasher.finalize();
+    // One block at most, as nearly all are, needs no hasher that could take more.
+    let mut block = [field.code(); blake3::BLOCK_LEN];
+    let digest = if let Some(place) = block.get_mut(1..=value.len()) {
+        place.copy_from_slice(value);
+        blake3::keyed_hash(key, &block[..=value.len()])
+    } else {
+        blake3::Hasher::new_keyed(key).update(&[field.code()]).update(value).finalize()
+    };
     let mut token = [0; 16];
     token.copy_from_slice(&digest.as_bytes()[..16]);
     token

@@ -470,6 +470,11 @@ fn terms_are_what_an_event_can_be_found_by() {
     let mut body = sample();
     terms(&body.view(), &mut |field, value| found.push((field, String::from_utf8(value.to_vec()).unwrap())));
     found.sort();
+    let mut examined = Vec::new();
+    let mut visit = |field, value: &[u8]| examined.push((field, String::from_utf8(value.to_vec()).unwrap()));
+    body.view().examine_with(&[], &mut visit).unwrap();
+    examined.sort();
+    assert_eq!(examined, found);
     let expected = [
         (Field::Actor, "ada@example.com"),
         (Field::Action, "aws.kms.decrypt"),
@@ -588,4 +593,13 @@ fn refusals_name_the_member_and_never_the_value() {
     assert_eq!(invalid.to_string(), "/a~1b~0c: an unknown member; remove it, or put it under `metadata`");
     let invalid = Event::parse(b"[\xff]").unwrap_err();
     assert_eq!(invalid.to_string(), "/0 (byte 1): not valid JSON; send one JSON object and nothing after it");
+}
+
+#[test]
+fn a_token_of_any_length_is_the_keyed_hash() {
+    for length in 0..200 {
+        let value = vec![b'x'; length];
+        let whole = blake3::keyed_hash(&[1; 32], &[&[Field::Ip.code()][..], &value].concat());
+        assert_eq!(token(&[1; 32], Field::Ip, &value), whole.as_bytes()[..16], "{length}");
+    }
 }

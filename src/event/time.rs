@@ -29,6 +29,12 @@ impl Micros {
         parse(text.as_bytes()).ok_or(BadTime)
     }
 
+    /// Whether a text that [`Micros::parse`] takes is the text form. Of what it takes, only the letters, the number of
+    /// decimals and the offset can be written in another way.
+    pub(crate) fn is_canonical(text: &[u8]) -> bool {
+        text.len() == Micros::TEXT_CHARS && text[10] == b'T' && text[19] == b'.' && text[26] == b'Z'
+    }
+
     /// The text form, `YYYY-MM-DDTHH:MM:SS.ffffffZ`. Times beyond [`Micros::MAX`] read as that.
     pub fn text(self) -> [u8; Micros::TEXT_CHARS] {
         let micros = self.0.min(Micros::MAX.0);
@@ -155,10 +161,15 @@ mod tests {
             ("2024-05-01T12:00:00.123456+05:30", "2024-05-01T06:30:00.123456Z"),
             ("2023-12-31T23:30:00-00:45", "2024-01-01T00:15:00.000000Z"),
             ("1969-12-31T23:30:00-01:00", "1970-01-01T00:30:00.000000Z"),
+            ("2024-02-29t23:59:59.500000Z", "2024-02-29T23:59:59.500000Z"),
+            ("2024-02-29T23:59:59.500000z", "2024-02-29T23:59:59.500000Z"),
+            ("2024-02-29T23:59:59.5+00:00", "2024-02-29T23:59:59.500000Z"),
+            ("2024-02-29T23:59:59.500000+00:00", "2024-02-29T23:59:59.500000Z"),
             ("2000-02-29T00:00:00-00:00", "2000-02-29T00:00:00.000000Z"),
             ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999999Z"),
         ] {
             assert_eq!(Micros::parse(text).unwrap().to_string(), normal);
+            assert_eq!(Micros::is_canonical(text.as_bytes()), text == normal, "{text}");
         }
         assert_eq!(Micros::parse("2023-07-10T11:45:00Z").unwrap(), Micros(1_688_989_500_000_000));
         assert_eq!(Micros(u64::MAX).to_string(), Micros::MAX.to_string());
@@ -200,7 +211,17 @@ mod tests {
     proptest! {
         #[test]
         fn text_reads_back(micros in 0..=Micros::MAX.0) {
+            let text = Micros(micros).text();
             prop_assert_eq!(Micros::parse(&Micros(micros).to_string()), Ok(Micros(micros)));
+            // Whatever one byte becomes: what is taken and called canonical is what would be written.
+            for (place, byte) in (0..27).flat_map(|place| (b' '..b'~').map(move |byte| (place, byte))) {
+                let mut changed = text;
+                changed[place] = byte;
+                let parsed = std::str::from_utf8(&changed).ok().and_then(|text| Micros::parse(text).ok());
+                if let Some(parsed) = parsed {
+                    prop_assert_eq!(Micros::is_canonical(&changed), parsed.text() == changed);
+                }
+            }
         }
 
         #[test]

@@ -3,8 +3,9 @@
 use super::canonical::string_value;
 use super::invalid::InvalidEvent;
 use super::limits::{MAX_EVENT_BYTES, MAX_SEALED, MAX_STORED_EVENT_BYTES};
-use super::seal::{Disclosure, SealedPath, commitment};
+use super::seal::{Commitment, Disclosure, SealedPath, commitment};
 use super::shape::{self, Form, Layout, Member, Part};
+use super::term::{Field, prefixes};
 use super::{Body, BodyFault, Examined, catalog};
 use crate::tlog::hash::{EVENT, Hash};
 
@@ -78,40 +79,56 @@ impl<'a> BodyView<'a> {
     }
 
     /// [`Body::examine`] with the commitments that the caller has computed from the very disclosures of this body, in
-    /// their order; a list of another length is ignored.
+    /// their order; a list of another length is ignored. Visits what [`terms`](super::terms) does, on the way: of a
+    /// body that turns out unsound, terms that mean nothing.
     ///
     /// # Errors
     /// As [`Body::check`].
-    pub fn examine_with(&self, computed: &[[u8; 32]]) -> Result<Examined<'a>, BodyFault> {
-        let (layout, disclosed) = self.checked(computed)?;
+    pub fn examine_with(
+        &self,
+        computed: &[Commitment],
+        visit: &mut impl FnMut(Field, &[u8]),
+    ) -> Result<Examined<'a>, BodyFault> {
+        let (layout, disclosed) = self.checked(computed, visit)?;
         let canonical = self.canonical;
         let word = |member: Member| {
             string_value(layout.members[member as usize].of(canonical))
                 .and_then(|text| std::str::from_utf8(text.raw).ok())
                 .unwrap_or_default()
         };
+        let (action, class, id) = (word(Member::Action), word(Member::Class), word(Member::Id));
+        visit(Field::Action, action.as_bytes());
+        prefixes(action.as_bytes(), visit);
+        visit(Field::Class, class.as_bytes());
+        visit(Field::Id, id.as_bytes());
+        visit(Field::Outcome, word(Member::Outcome).as_bytes());
         let withheld = layout.parts.iter().enumerate().filter(|(place, _)| disclosed >> place & 1 == 0);
         Ok(Examined {
             event_hash: self.event_hash(),
-            action: word(Member::Action),
-            id: word(Member::Id),
-            class: word(Member::Class),
+            action,
+            id,
+            class,
             outcome: layout.outcome,
             occurred_at: layout.occurred_at,
-            is_own: catalog::is_own(word(Member::Action)),
+            is_own: catalog::is_own(action),
             withheld: withheld.map(|(_, part)| part.path.text()).collect(),
         })
     }
 
     /// Checks the whole body; the layout, and which of its parts have a disclosure.
-    pub(super) fn checked(&self, computed: &[[u8; 32]]) -> Result<(Layout, u64), BodyFault> {
-        let layout = self.layout()?;
-        let is_given = computed.len() == self.disclosures.len();
-        let mut given = computed.iter().filter(|_| is_given);
-        let disclosed = self.place(&layout.parts, |part, shown| {
-            let commitment = given
-                .next()
-                .map_or_else(|| commitment(shown.path, shown.salt, shown.value), |given| Hash(*given));
+    pub(super) fn checked(
+        &self,
+        computed: &[Commitment],
+        visit: &mut impl FnMut(Field, &[u8]),
+    ) -> Result<(Layout, u64), BodyFault> {
+        let computed = if computed.len() == self.disclosures.len() { computed } else { &[] };
+        let layout = self.layout_with(computed)?;
+        let mut given = computed.iter();
+        let disclosed = self.place(&layout.parts, visit, |part, shown| {
+            let commitment = given.next().map_or_else(
+                || commitment(shown.path.as_bytes(), shown.salt, shown.value),
+                |given| *given.hash(),
+            );
             if commitment != part.commitment {
                 return Err(BodyFault::NotCommitted { path: shown.path.to_owned() });
             }
@@ -121,14 +138,20 @@ impl<'a> BodyView<'a> {
     }
 
     pub(super) fn layout(&self) -> Result<Layout, BodyFault> {
-        shape::read(self.canonical, Form::Stored).map_err(|fault| BodyFault::Event(InvalidEvent::from(fault)))
+        self.layout_with(&[])
     }
 
-    /// Puts each disclosure to its marker, checks its value and whatever `check` asks. A bit for each part
-    /// that has one.
+    fn layout_with(&self, known: &[Commitment]) -> Result<Layout, BodyFault> {
+        shape::read_with(self.canonical, Form::Stored, known)
+            .map_err(|fault| BodyFault::Event(InvalidEvent::from(fault)))
+    }
+
+    /// Puts each disclosure to its marker, checks its value, visits its terms, and checks whatever `check` asks. A bit
+    /// for each part that has one.
     pub(super) fn place(
         &self,
         parts: &[Part],
+        visit: &mut impl FnMut(Field, &[u8]),
         mut check: impl FnMut(&Part, &DisclosureView<'_>) -> Result<(), BodyFault>,
     ) -> Result<u64, BodyFault> {
         // A bit for each of at most 37 parts.
@@ -143,7 +166,7 @@ impl<'a> BodyView<'a> {
                 return Err(BodyFault::Twice { path: path() });
             }
             disclosed |= 1 << place;
-            shape::read_disclosed(shown.value, part.path)
+            shape::read_disclosed(shown.value, part.path, visit)
                 .map_err(|fault| BodyFault::Disclosure(fault.below(shown.path)))?;
             check(part, shown)?;
         }

@@ -9,7 +9,7 @@
 //!   4 rotation: log 4 | index of the first entry the new key signs 8 | public key 32
 //! ```
 
-use super::record::Record;
+use super::record::{RECORD_FIXED_BYTES, Record};
 use super::state::{ApiKey, LogIdentity};
 use super::wire::{Reader, Short};
 use crate::tlog::hash::Hash;
@@ -133,7 +133,9 @@ pub fn read(payload: &[u8]) -> Result<Vec<Op>, Short> {
             RECORDS => {
                 let (log, first_index, previous) = (section.u32()?, section.u64()?, Hash(section.array()?));
                 let count = section.u32()?;
-                let mut records = Vec::new();
+                // No more than the section has room for, whatever it says.
+                let most = section.rest() / RECORD_FIXED_BYTES;
+                let mut records = Vec::with_capacity(usize::try_from(count).unwrap_or(most).min(most));
                 for _ in 0..count {
                     records.push(Record::decode(&mut section)?);
                 }

@@ -8,7 +8,7 @@
 //!
 //! FORMAT, "Pages", has the layout byte by byte.
 
-use std::borrow::{Borrow, Cow};
+use std::borrow::Borrow;
 use std::cell::RefCell;
 use std::sync::LazyLock;
 
@@ -19,7 +19,8 @@ use memchr::memmem;
 
 use super::record::Record;
 use super::wire::{Reader, Short, put_bytes32};
-use crate::tlog::hash::{Hash, SEALED};
+use crate::event::Commitment;
+use crate::tlog::hash::Hash;
 use crate::tlog::key::{KeyId, Signature};
 
 /// Layout version, the first byte of a page.
@@ -163,27 +164,31 @@ pub fn decode(bytes: &[u8]) -> Result<Page, PageError> {
 /// keeps the commitments. Who verifies need not compute them again.
 #[derive(Default)]
 pub struct Commitments {
-    all: Vec<[u8; 32]>,
+    all: Vec<Commitment>,
     /// Where each record's end in `all`.
     ends: Vec<usize>,
     /// Memory of the part of a body that stands behind its event.
     tail: Vec<u8>,
+    /// Memory of the text of a page.
+    text: Vec<u8>,
 }
 
 impl Commitments {
     /// Those of the record at a position; none where there is no such record.
-    pub fn of(&self, position: usize) -> &[[u8; 32]] {
+    pub fn of(&self, position: usize) -> &[Commitment] {
         let start = position.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
         self.ends.get(position).and_then(|end| self.all.get(start..*end)).unwrap_or_default()
     }
 }
 
-/// Unpacks a page and keeps what it computed on the way.
+/// Unpacks a page and keeps what it computed on the way, in place of what was computed before.
 pub fn decode_with(bytes: &[u8], computed: &mut Commitments) -> Result<Page, PageError> {
+    computed.all.clear();
+    computed.ends.clear();
     let packed = Packed::open(checked(bytes)?)?;
-    let unpacked = packed.text()?;
+    let mut room = std::mem::take(&mut computed.text);
     let (mut fixed, mut random, mut text) =
-        (Reader::new(packed.fixed), Reader::new(packed.random), Reader::new(&unpacked));
+        (Reader::new(packed.fixed), Reader::new(packed.random), Reader::new(packed.text(&mut room)?));
     let mut records = Vec::with_capacity(usize::from(packed.header.count));
     let mut recorded_at = 0;
     for _ in 0..packed.header.count {
@@ -199,6 +204,7 @@ pub fn decode_with(bytes: &[u8], computed: &mut Commitments) -> Result<Page, Pag
     {
         return Err(PageError::Malformed("time range"));
     }
+    computed.text = room;
     Ok(Page { previous: packed.previous, records })
 }
 
@@ -211,9 +217,9 @@ pub fn decode_some(bytes: &[u8], wanted: &[u16]) -> Result<Page, PageError> {
     let mut records = Vec::new();
     if let Some(last) = wanted.last() {
         assert!(*last < packed.header.count, "the caller has read the header");
-        let unpacked = packed.text()?;
+        let mut room = Vec::new();
         let (mut fixed, mut random, mut text) =
-            (Reader::new(packed.fixed), Reader::new(packed.random), Reader::new(&unpacked));
+            (Reader::new(packed.fixed), Reader::new(packed.random), Reader::new(packed.text(&mut room)?));
         let mut wanted = wanted.iter().peekable();
         let mut recorded_at = 0;
         let mut computed = Commitments::default();
@@ -272,11 +278,16 @@ impl<'a> Packed<'a> {
         Ok(Packed { header, previous, fixed, random, compressed, text_len, stored })
     }
 
-    fn text(&self) -> Result<Cow<'a, [u8]>, PageError> {
+    /// The text, which lies in `room` where it was compressed.
+    fn text<'b>(&self, room: &'b mut Vec<u8>) -> Result<&'b [u8], PageError>
+    where
+        'a: 'b,
+    {
         let text = if self.compressed {
-            Cow::Owned(decompress(self.stored, self.text_len)?)
+            decompress(self.stored, self.text_len, room)?;
+            room
         } else {
-            Cow::Borrowed(self.stored)
+            self.stored
         };
         if text.len() == self.text_len { Ok(text) } else { Err(PageError::Malformed("text length")) }
     }
@@ -359,10 +370,11 @@ fn encode_parts(body: &[u8], text: &mut Vec<u8>, random: &mut Vec<u8>) -> Option
     for i in 0..usize::from(disclosure_count) {
         let path_len = from.u8().ok()?;
         let path = from.take(usize::from(path_len)).ok()?;
-        let salt = from.take(16).ok()?;
+        let salt = from.array().ok()?;
         let value = from.bytes32().ok()?;
-        derived = derived && commitments.get(i).is_some_and(|known| commitment(salt, path, value) == *known);
-        salts.extend_from_slice(salt);
+        let is_known = |known: &[u8; 32]| Commitment::to(path, &salt, value).hash().0 == *known;
+        derived = derived && commitments.get(i).is_some_and(is_known);
+        salts.extend_from_slice(&salt);
         text.push(path_len);
         text.extend_from_slice(path);
         put_bytes32(text, value);
@@ -408,7 +420,7 @@ fn decode_body(
     let tail = &mut computed.tail;
     tail.clear();
     tail.push(disclosure_count);
-    for salt in salts.chunks_exact(16) {
+    for salt in salts.as_chunks::<16>().0 {
         let path_len = text.u8()?;
         let path = text.take(usize::from(path_len))?;
         let value = text.bytes32()?;
@@ -417,15 +429,19 @@ fn decode_body(
         tail.extend_from_slice(salt);
         put_bytes32(tail, value);
         if kind == BODY_DERIVED {
-            computed.all.push(commitment(salt, path, value));
+            computed.all.push(Commitment::to(path, salt, value));
         }
     }
     let (kept, _) = kept.as_chunks::<32>();
-    let commitments = if kind == BODY_DERIVED { &computed.all[start..] } else { kept };
-    let mut body = Vec::with_capacity(20 + cut.len() + commitments.len() * SEAL_CHARS + tail.len());
+    let count = if kind == BODY_DERIVED { computed.all.len() - start } else { kept.len() };
+    let mut body = Vec::with_capacity(20 + cut.len() + count * SEAL_CHARS + tail.len());
     body.extend_from_slice(salt);
     body.extend_from_slice(&[0; 4]);
-    join(cut, commitments, &mut body)?;
+    if kind == BODY_DERIVED {
+        join(cut, computed.all[start..].iter().copied(), &mut body)?;
+    } else {
+        join(cut, kept.iter().map(|kept| Commitment::new(Hash(*kept))), &mut body)?;
+    }
     let canonical_len = u32::try_from(body.len() - 20).map_err(|_| PageError::Malformed("length"))?;
     body[16..20].copy_from_slice(&canonical_len.to_be_bytes());
     body.extend_from_slice(tail);
@@ -461,15 +477,17 @@ fn skip_body(text: &mut Reader<'_>, random: &mut Reader<'_>) -> Result<(), PageE
 }
 
 /// Puts the commitments back where they were cut out.
-fn join(cut: &[u8], commitments: &[[u8; 32]], out: &mut Vec<u8>) -> Result<(), PageError> {
+fn join(
+    cut: &[u8],
+    commitments: impl Iterator<Item = Commitment>,
+    out: &mut Vec<u8>,
+) -> Result<(), PageError> {
     let mut rest = cut;
     for commitment in commitments {
         let found = find(rest).ok_or(PageError::Malformed("commitment count"))?;
         let (before, after) = rest.split_at(found + SEAL_OPEN.len());
         out.extend_from_slice(before);
-        let at = out.len();
-        out.resize(at + SEAL_CHARS, 0);
-        BASE64URL.encode_slice(commitment, &mut out[at..]).map_err(|_| PageError::Malformed("commitment"))?;
+        out.extend_from_slice(commitment.text());
         rest = after;
     }
     if find(rest).is_some() {
@@ -477,12 +495,6 @@ fn join(cut: &[u8], commitments: &[[u8; 32]], out: &mut Vec<u8>) -> Result<(), P
     }
     out.extend_from_slice(rest);
     Ok(())
-}
-
-/// FORMAT §2, over the encoded parts.
-fn commitment(salt: &[u8], path: &[u8], value: &[u8]) -> [u8; 32] {
-    let path_len = u16::try_from(path.len()).expect("a path length is one byte");
-    SEALED.hash(&[salt, &path_len.to_be_bytes(), path, value]).0
 }
 
 fn find(haystack: &[u8]) -> Option<usize> {
@@ -499,14 +511,20 @@ fn compress(text: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-fn decompress(stored: &[u8], text_len: usize) -> Result<Vec<u8>, PageError> {
+/// Puts the text in place of what is in `room`.
+fn decompress(stored: &[u8], text_len: usize, room: &mut Vec<u8>) -> Result<(), PageError> {
+    room.clear();
+    room.reserve(text_len);
     DECOMPRESSOR.with_borrow_mut(|slot| {
         let decompressor = match slot {
             Some(decompressor) => decompressor,
             None => slot
                 .insert(zstd::bulk::Decompressor::new().map_err(|_| PageError::Malformed("decompressor"))?),
         };
-        decompressor.decompress(stored, text_len).map_err(|_| PageError::Malformed("compressed text"))
+        decompressor
+            .decompress_to_buffer(stored, room)
+            .map(drop)
+            .map_err(|_| PageError::Malformed("compressed text"))
     })
 }
 

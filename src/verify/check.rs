@@ -10,8 +10,8 @@ use super::facts::{self, Fact};
 use super::finding::FindingKind;
 use super::index::{Contribution, Secret, TokenCache};
 use super::journal_tail::Tail;
-use crate::event::BodyView;
 use crate::event::catalog::{Class, FIRST_OWN_CLASS_CODE, class_of};
+use crate::event::{BodyView, Commitment};
 use crate::store::page::{self, Commitments};
 use crate::store::record::Record;
 use crate::store::state::LogIdentity;
@@ -125,11 +125,13 @@ struct Run<'a> {
 pub(super) struct Worker<'a> {
     pub(super) checker: &'a Checker,
     tokens: TokenCache,
+    /// Taken out while a page is checked.
+    commitments: Commitments,
 }
 
 impl<'a> Worker<'a> {
     pub(super) fn new(checker: &'a Checker) -> Worker<'a> {
-        Worker { checker, tokens: TokenCache::new() }
+        Worker { checker, tokens: TokenCache::new(), commitments: Commitments::default() }
     }
 
     /// Checks a stored page. With `sealed`, keeps what the layer's seal is over.
@@ -141,8 +143,8 @@ impl<'a> Worker<'a> {
         bytes: &[u8],
         sealed: bool,
     ) -> Checked {
-        let mut commitments = Commitments::default();
-        match page::decode_with(bytes, &mut commitments) {
+        let mut commitments = std::mem::take(&mut self.commitments);
+        let checked = match page::decode_with(bytes, &mut commitments) {
             Ok(page) => {
                 let run = Run {
                     log,
@@ -169,13 +171,16 @@ impl<'a> Worker<'a> {
                 );
                 checked
             }
-        }
+        };
+        self.commitments = commitments;
+        checked
     }
 
     /// Checks up to `count` records that only the journal has.
     pub(super) fn journal(&mut self, log: usize, info: &LogInfo, first_index: u64, count: usize) -> Checked {
         let tail = self.checker.tail.of(info.identity.number);
-        let (previous, records) = tail.map_or((Hash::ZERO, &[][..]), |tail| tail.part(first_index, count));
+        let (previous, records) =
+            tail.map_or((Hash::ZERO, &[][..]), |tail| tail.part(info.identity.log_id, first_index, count));
         self.run(&Run { log, info, first_index, previous, records, commitments: &Commitments::default() })
     }
 
@@ -243,7 +248,7 @@ struct One<'a> {
     record: &'a Record,
     entry: &'a [u8; ENTRY_BYTES],
     link: Hash,
-    commitments: &'a [[u8; 32]],
+    commitments: &'a [Commitment],
 }
 
 /// What a seal is over: `log 4 | index 8 | record` for each record (FORMAT, "SEAL").
@@ -344,7 +349,9 @@ impl Checked {
             Ok(_) => return self.fault(FindingKind::BadBody, index, "a body", "bytes behind it"),
             Err(fault) => return self.fault(FindingKind::BadBody, index, "a body", fault.to_string()),
         };
-        let examined = match body.examine_with(one.commitments) {
+        let Worker { checker, tokens, .. } = worker;
+        let mut sum = tokens.sum(&checker.secret, &one.info.identity, index);
+        let examined = match body.examine_with(one.commitments, &mut |field, value| sum.add(field, value)) {
             Ok(examined) => examined,
             Err(fault) => {
                 let found = body.event_hash();
@@ -415,7 +422,7 @@ impl Checked {
         if examined.is_own && record.flags & FLAG_OWN != 0 {
             checked.fact = facts::read(&body.to_body(), examined.action).map(Box::new);
         }
-        checked.sums = worker.tokens.contribution(&worker.checker.secret, &one.info.identity, &body, index);
+        checked.sums = sum.done();
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::event::{BodyView, Field, terms, token};
+use crate::event::{Field, token};
 use crate::store::idtable::{Location, Token};
 use crate::store::read::short_token;
 use crate::store::state::LogIdentity;
@@ -19,15 +19,15 @@ const BUCKET_ENTRIES: u64 = 256;
 /// Most buckets whose tokens are compared one by one after their sums differed.
 const MAX_EXAMINED_BUCKETS: usize = 256;
 
-/// Most terms of a record besides ids: an action and its 63 prefixes (128 characters, every other a dot), class,
-/// outcome, actor, address, 32 targets: 100.
-const MAX_TERMS: usize = 128;
-
-/// Slots of a thread's cache of tokens: 4,096 of 72 bytes, which stay in a core's cache.
+/// Slots of a thread's cache of tokens: 4,096 of 64 bytes, which stay in a core's cache.
 const CACHE_SLOTS: usize = 4096;
 
-/// Longest value that is cached.
-const CACHED_VALUE_BYTES: usize = 48;
+/// Words of eight bytes of the longest value that is cached.
+const CACHED_VALUE_WORDS: usize = 6;
+
+/// Most terms of a record that memory is kept for between records: an action and its 63 prefixes (128 characters,
+/// every other a dot), class, outcome, actor, address, 32 targets make 100.
+const USUAL_TERMS: usize = 128;
 
 /// What stands for a bitmap in place of a count (FORMAT, "Terms").
 const BITMAP_MARK: u16 = u16::MAX;
@@ -57,7 +57,16 @@ impl Secret {
     }
 
     fn mix(&self, a: u64, b: u64) -> u128 {
-        let first = scramble(a ^ self.0[0] ^ scramble(b.wrapping_add(self.0[1])));
+        self.mix_prepared(a, self.prepare(b))
+    }
+
+    /// The half of the mix that the terms of one record share.
+    fn prepare(&self, b: u64) -> u64 {
+        scramble(b.wrapping_add(self.0[1]))
+    }
+
+    fn mix_prepared(&self, a: u64, prepared: u64) -> u128 {
+        let first = scramble(a ^ self.0[0] ^ prepared);
         let second = scramble(first ^ self.0[2].wrapping_add(a.rotate_left(32)));
         u128::from(first) << 64 | u128::from(second)
     }
@@ -79,75 +88,105 @@ pub(super) struct Contribution {
 }
 
 /// Tokens seen lately. An action, an outcome or an address comes again and again, and comparing it costs a
-/// fifth of hashing it.
+/// tenth of hashing it.
 pub(super) struct TokenCache {
     slots: Vec<CachedToken>,
+    /// Memory for the terms of the record at hand.
+    seen: Vec<u64>,
 }
 
+/// A line of a core's cache.
 #[derive(Clone)]
+#[repr(align(64))]
 struct CachedToken {
-    /// Log number, field code, length.
-    place: (u32, u8, u8),
-    value: [u8; CACHED_VALUE_BYTES],
-    token: Token,
+    /// Log number 32 bits, field code 8, length 8. No field has code 0, so an empty slot matches nothing.
+    place: u64,
+    value: [u64; CACHED_VALUE_WORDS],
+    token: u64,
+}
+
+/// Adds up what the indexes must hold of one record.
+pub(super) struct Sum<'a> {
+    cache: &'a mut TokenCache,
+    secret: &'a Secret,
+    identity: &'a LogIdentity,
+    index: u64,
+    /// The index as the mix of a posting takes it.
+    prepared: u64,
+    sums: Contribution,
 }
 
 impl TokenCache {
     /// An empty cache.
     pub(super) fn new() -> TokenCache {
-        let empty = CachedToken { place: (0, 0, 0), value: [0; CACHED_VALUE_BYTES], token: [0; 16] };
-        TokenCache { slots: vec![empty; CACHE_SLOTS] }
+        let empty = CachedToken { place: 0, value: [0; CACHED_VALUE_WORDS], token: 0 };
+        TokenCache { slots: vec![empty; CACHE_SLOTS], seen: Vec::with_capacity(USUAL_TERMS) }
     }
 
-    /// Computes what the indexes must hold of a body at `index`.
-    pub(super) fn contribution(
-        &mut self,
-        secret: &Secret,
-        identity: &LogIdentity,
-        body: &BodyView<'_>,
+    /// Begins the sum of the record at `index`.
+    pub(super) fn sum<'a>(
+        &'a mut self,
+        secret: &'a Secret,
+        identity: &'a LogIdentity,
         index: u64,
-    ) -> Contribution {
-        let location = Location { log: identity.number, index };
-        let mut sums = Contribution::default();
-        let mut seen = [0u64; MAX_TERMS];
-        let mut count = 0;
-        terms(body, &mut |field, value| match field {
-            Field::Id | Field::RequestId => {
-                let token = token(&identity.index_key, field, value);
-                sums.ids = sums.ids.wrapping_add(secret.id(&token, location));
-                sums.id_count += 1;
-            }
-            _ => {
-                // Two targets may share an id: the index holds a posting once.
-                let token = short_token(&self.token(identity, field, value));
-                if !seen[..count].contains(&token) {
-                    seen[count] = token;
-                    count += 1;
-                    sums.terms = sums.terms.wrapping_add(secret.posting(token, index));
-                }
-            }
-        });
-        sums
+    ) -> Sum<'a> {
+        self.seen.clear();
+        let prepared = secret.prepare(index);
+        Sum { cache: self, secret, identity, index, prepared, sums: Contribution::default() }
     }
 
-    fn token(&mut self, identity: &LogIdentity, field: Field, value: &[u8]) -> Token {
-        let mut padded = [0; CACHED_VALUE_BYTES];
-        let (Some(front), Ok(length)) = (padded.get_mut(..value.len()), u8::try_from(value.len())) else {
-            return token(&identity.index_key, field, value);
-        };
-        front.copy_from_slice(value);
-        // Code 0 is no field, so an empty slot matches nothing.
-        let place = (identity.number, field.code(), length);
-        let seed = u64::from(identity.number) << 8 | u64::from(field.code());
-        let (words, _) = padded.as_chunks::<8>();
-        let hash = words.iter().fold(seed, |hash, word| {
-            (hash ^ u64::from_le_bytes(*word)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
-        });
-        let slot = &mut self.slots[usize::try_from(scramble(hash) % CACHE_SLOTS as u64).unwrap_or(0)];
-        if slot.place != place || slot.value != padded {
-            *slot = CachedToken { place, value: padded, token: token(&identity.index_key, field, value) };
+    fn short_token(&mut self, identity: &LogIdentity, field: Field, value: &[u8]) -> u64 {
+        if value.len() > CACHED_VALUE_WORDS * 8 {
+            return short_token(&token(&identity.index_key, field, value));
+        }
+        let mut words = [0; CACHED_VALUE_WORDS];
+        let (whole, rest) = value.as_chunks::<8>();
+        for (word, bytes) in words.iter_mut().zip(whole) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        if let Some(word) = words.get_mut(whole.len()) {
+            *word = match value.last_chunk::<8>() {
+                // The last eight bytes without those that a word before has.
+                Some(_) if rest.is_empty() => 0,
+                Some(last) => u64::from_le_bytes(*last) >> (64 - 8 * rest.len()),
+                None => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+            };
+        }
+        let place = u64::from(identity.number) << 16 | u64::from(field.code()) << 8 | value.len() as u64;
+        let used = value.len().div_ceil(8);
+        let fold = |hash: u64, word: &u64| (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        // Bits 17 and up are the highest of the last product, which all bits of all words go into.
+        let hash = fold(words[..used].iter().fold(place, fold), &0) >> 17;
+        let slot = &mut self.slots[usize::try_from(hash % CACHE_SLOTS as u64).unwrap_or(0)];
+        if slot.place != place || slot.value != words {
+            let token = short_token(&token(&identity.index_key, field, value));
+            *slot = CachedToken { place, value: words, token };
         }
         slot.token
+    }
+}
+
+impl Sum<'_> {
+    /// Adds a term of the record.
+    pub(super) fn add(&mut self, field: Field, value: &[u8]) {
+        if matches!(field, Field::Id | Field::RequestId) {
+            let token = token(&self.identity.index_key, field, value);
+            let location = Location { log: self.identity.number, index: self.index };
+            self.sums.ids = self.sums.ids.wrapping_add(self.secret.id(&token, location));
+            self.sums.id_count += 1;
+            return;
+        }
+        // Two targets may share an id: the index holds a posting once.
+        let token = self.cache.short_token(self.identity, field, value);
+        if !self.cache.seen.contains(&token) {
+            self.cache.seen.push(token);
+            self.sums.terms = self.sums.terms.wrapping_add(self.secret.mix_prepared(token, self.prepared));
+        }
+    }
+
+    /// All that was added.
+    pub(super) fn done(self) -> Contribution {
+        self.sums
     }
 }
 
@@ -451,15 +490,16 @@ mod tests {
     #[test]
     fn a_cached_token_is_the_token() {
         let mut cache = TokenCache::new();
-        let long = "x".repeat(CACHED_VALUE_BYTES + 1);
-        let values = ["", "a", "ab", "ab\0", &long, &long[..CACHED_VALUE_BYTES]];
+        let long = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+        let values = (0..=50).map(|length| &long[..length]).chain(["ab\0", "ab\0\0", "ijklmnop", "\0"]);
         for round in 0..2 {
             for log in [identity(1), identity(2)] {
-                for (field, value) in
-                    Field::ALL.into_iter().flat_map(|field| values.map(|value| (field, value)))
-                {
-                    let direct = token(&log.index_key, field, value.as_bytes());
-                    assert_eq!(cache.token(&log, field, value.as_bytes()), direct, "round {round}");
+                for value in values.clone() {
+                    for field in Field::ALL {
+                        let direct = short_token(&token(&log.index_key, field, value.as_bytes()));
+                        let cached = cache.short_token(&log, field, value.as_bytes());
+                        assert_eq!(cached, direct, "round {round}: {value:?}");
+                    }
                 }
             }
         }
@@ -476,7 +516,10 @@ mod tests {
         let (one, two) = (r#"{"type":"t","id":"x"}"#, r#"{"type":"u","id":"x"},{"type":"t","id":"x"}"#);
         let secret = Secret::new([1, 2, 3, 4]);
         let sums = |targets, index| {
-            TokenCache::new().contribution(&secret, &identity(1), &body(targets).view(), index)
+            let (mut cache, identity, body) = (TokenCache::new(), identity(1), body(targets));
+            let mut sum = cache.sum(&secret, &identity, index);
+            body.view().examine_with(&[], &mut |field, value| sum.add(field, value)).unwrap();
+            sum.done()
         };
         assert_eq!(sums(one, 5).terms, sums(two, 5).terms);
         assert_ne!(sums(one, 5).terms, sums(one, 6).terms);

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use super::check::entry_of;
 use super::finding::{Finding, FindingKind};
@@ -27,8 +28,8 @@ pub(super) struct Tail {
 pub(super) struct LogTail {
     pub(super) first_index: u64,
     pub(super) records: Vec<Record>,
-    /// Link before each record; filled in by `chain`.
-    previous: Vec<Hash>,
+    /// Link before each record. The layers have nearly all of them, and then nobody asks.
+    previous: OnceLock<Vec<Hash>>,
     /// Link before the first record of each run, by its index.
     pub(super) runs: BTreeMap<u64, (Hash, LayerId)>,
     /// First index that the id table does not have, by the journal.
@@ -68,25 +69,11 @@ impl Tail {
         self.logs.values().flat_map(|log| log.runs.values().map(|(_, layer)| *layer))
     }
 
-    /// Computes the links of a log's records. Each run begins with the link that its frame names.
-    pub(super) fn chain(&mut self, log: u32, log_id: Hash) {
-        let Some(log) = self.logs.get_mut(&log) else { return };
-        let mut link = Hash::ZERO;
-        log.previous.clear();
-        for (index, record) in (log.first_index..).zip(&log.records) {
-            if let Some((previous, _)) = log.runs.get(&index) {
-                link = *previous;
-            }
-            log.previous.push(link);
-            link = chain::link(&entry_of(record, log_id, index, link));
-        }
-    }
-
     fn append(&mut self, frame: u64, layer: LayerId, appended: Appended) -> Result<(), Finding> {
         let log = self.logs.entry(appended.log).or_insert_with(|| LogTail {
             first_index: appended.first_index,
             records: Vec::new(),
-            previous: Vec::new(),
+            previous: OnceLock::new(),
             runs: BTreeMap::new(),
             ids_below: u64::MAX,
             applied_below: 0,
@@ -123,11 +110,26 @@ impl LogTail {
         self.runs.range(first + 1..).next().map_or(self.end(), |(next, _)| *next)
     }
 
-    /// Up to `count` records from `index` on, and the link before the first.
-    pub(super) fn part(&self, index: u64, count: usize) -> (Hash, &[Record]) {
+    /// Computes the link before each record. Each run begins with the link that its frame names.
+    fn chain(&self, log_id: Hash) -> Vec<Hash> {
+        let mut link = Hash::ZERO;
+        let before = |(index, record): (u64, &Record)| {
+            if let Some((previous, _)) = self.runs.get(&index) {
+                link = *previous;
+            }
+            let before = link;
+            link = chain::link(&entry_of(record, log_id, index, link));
+            before
+        };
+        (self.first_index..).zip(&self.records).map(before).collect()
+    }
+
+    /// Up to `count` records from `index` on of the log `log_id`, and the link before the first.
+    pub(super) fn part(&self, log_id: Hash, index: u64, count: usize) -> (Hash, &[Record]) {
         let at = usize::try_from(index.saturating_sub(self.first_index)).unwrap_or(usize::MAX);
         let records = self.records.get(at..).unwrap_or_default();
-        (self.previous.get(at).copied().unwrap_or(Hash::ZERO), &records[..count.min(records.len())])
+        let previous = self.previous.get_or_init(|| self.chain(log_id));
+        (previous.get(at).copied().unwrap_or(Hash::ZERO), &records[..count.min(records.len())])
     }
 }
 

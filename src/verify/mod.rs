@@ -41,12 +41,13 @@ pub use report::{LogReport, Report};
 use chain::{Context, Walk};
 use finding::Findings;
 use given::Given;
-use scan::{Done, Scanner, Step};
+use scan::{Copies, Done, Scanner, Step};
 use source::Source;
 use system::System;
 
 use crate::journal::JournalError;
 use crate::store::layer_id::LayerId;
+use crate::store::manifest::Manifest;
 use crate::store::seal::Seal;
 use crate::tlog::hash::Hash;
 use crate::tlog::merkle::Frontier;
@@ -138,9 +139,26 @@ pub enum VerifyError {
 ///
 /// # Errors
 /// What kept it from telling; nothing is then said of the store.
+#[expect(clippy::disallowed_methods, reason = "threads that end before this does")]
 pub fn verify_dir(dir: &Path, options: &Options, progress: &dyn Progress) -> Result<Report, VerifyError> {
     let given = Given::read(options)?;
-    let mut source = Source::open(dir, options, &given)?;
+    let lock = source::lock(dir)?;
+    let manifest = Manifest::read(dir);
+    std::thread::scope(|scope| {
+        let copies = Copies::begin(scope, dir, manifest.as_ref().ok().cloned().unwrap_or_default());
+        let source = Source::open(dir, options, &given, lock, manifest)?;
+        verify(dir, options, progress, &given, source, copies)
+    })
+}
+
+fn verify(
+    dir: &Path,
+    options: &Options,
+    progress: &dyn Progress,
+    given: &Given,
+    mut source: Source,
+    copies: Copies,
+) -> Result<Report, VerifyError> {
     let mut findings = Findings::default();
     source.findings.drain(..).for_each(|finding| findings.add(finding));
     if let Some(tenant) = options.tenant.as_ref().filter(|_| source.logs.infos.is_empty() && !source.stopped)
@@ -148,9 +166,9 @@ pub fn verify_dir(dir: &Path, options: &Options, progress: &dyn Progress) -> Res
         return Err(VerifyError::NoTenant(tenant.clone()));
     }
     progress.started(source.known_sizes.iter().sum());
-    let mut verification = Verification::new(&source, &given, options, progress, findings);
+    let mut verification = Verification::new(&source, given, options, progress, findings);
     if !source.stopped {
-        verification.run(dir)?;
+        verification.run(dir, copies)?;
         verification.finish(dir)?;
     }
     Ok(verification.report())
@@ -250,19 +268,16 @@ impl<'a> Verification<'a> {
 
     /// Walks all logs.
     #[expect(clippy::disallowed_methods, reason = "threads that end before this does")]
-    fn run(&mut self, dir: &Path) -> Result<(), VerifyError> {
+    fn run(&mut self, dir: &Path, copies: Copies) -> Result<(), VerifyError> {
         let source = self.source;
         let threads =
             self.options.threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
         let threads = threads.unwrap_or(1).clamp(1, MAX_THREADS);
         let (steps_to, steps) = bounded(threads * BATCHES_AHEAD);
         let (jobs_to, jobs) = bounded(threads * BATCHES_AHEAD);
-        let (copies_to, copies) = bounded(0);
         let manifest = source.manifest.clone();
-        let scanner =
-            Scanner::new(dir, manifest.clone(), &source.logs, &source.checker, jobs_to, steps_to, copies);
+        let scanner = Scanner::new(dir, manifest, &source.logs, &source.checker, jobs_to, steps_to, copies);
         std::thread::scope(|scope| {
-            scope.spawn(move || scan::copy_layers(dir, &manifest, &copies_to));
             scope.spawn(move || scanner.run());
             for _ in 0..threads {
                 let jobs = jobs.clone();

@@ -8,6 +8,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Scope;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -108,20 +110,48 @@ pub(super) fn work(checker: &Checker, logs: &Logs, jobs: &Receiver<Job>) {
 type Copy = Result<(Scratch, Arc<dyn Kv>), CopyError>;
 
 /// A copy that was not made, or does not open.
-pub(super) enum CopyError {
+enum CopyError {
     Failed(VerifyError),
     Unreadable(String),
 }
 
+/// Layers on their way. When this goes, the copying ends.
+pub(super) struct Copies {
+    copies: Receiver<(LayerId, Copy)>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Copies {
+    /// Begins to copy: the first layer comes while the journal is read.
+    pub(super) fn begin<'a>(scope: &'a Scope<'a, '_>, data: &'a Path, manifest: Manifest) -> Copies {
+        let (to, copies) = bounded(0);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        scope.spawn(move || copy_layers(data, &manifest, &to, &stopped));
+        Copies { copies, stop }
+    }
+}
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Copies and opens the layers in order, each while the one before is read: there are two copies at most.
-pub(super) fn copy_layers(data: &Path, manifest: &Manifest, copies: &Sender<(LayerId, Copy)>) {
+fn copy_layers(data: &Path, manifest: &Manifest, copies: &Sender<(LayerId, Copy)>, stop: &AtomicBool) {
     let backend = SledBackend::new(Watchdog::aborting());
     for (layer, generation) in &manifest.layers {
         let dir = Manifest::layer_dir(data, *layer, *generation);
         if !dir.is_dir() {
             continue;
         }
-        let copy = Scratch::copy(&dir).map_err(CopyError::Failed).and_then(|scratch| {
+        let copy = Scratch::copy(&dir, stop);
+        // It may be cut short.
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let copy = copy.map_err(CopyError::Failed).and_then(|scratch| {
             let kv = backend.open(&scratch.path(), CACHE_BYTES);
             kv.map(|kv| (scratch, kv)).map_err(|error| CopyError::Unreadable(error.to_string()))
         });
@@ -140,7 +170,7 @@ pub(super) struct Scanner<'a> {
     pub(super) checker: &'a Checker,
     pub(super) jobs: Sender<Job>,
     pub(super) steps: Sender<Step>,
-    copies: Receiver<(LayerId, Copy)>,
+    copies: Copies,
     /// Next index of each log, by position.
     pub(super) next: Vec<u64>,
     batch: Vec<(usize, u64, Vec<u8>)>,
@@ -183,7 +213,7 @@ impl<'a> Scanner<'a> {
         checker: &'a Checker,
         jobs: Sender<Job>,
         steps: Sender<Step>,
-        copies: Receiver<(LayerId, Copy)>,
+        copies: Copies,
     ) -> Scanner<'a> {
         let next = vec![0; logs.infos.len()];
         Scanner {
@@ -274,7 +304,7 @@ impl<'a> Scanner<'a> {
         let unreadable = |error: String| {
             Finding::store(FindingKind::LayerUnreadable, name, "the layer that was written", error)
         };
-        let (scratch, kv) = match self.copies.recv() {
+        let (scratch, kv) = match self.copies.copies.recv() {
             Ok((copied, Ok(copy))) if copied == layer => copy,
             Ok((_, Err(CopyError::Failed(error)))) => return self.failed(error),
             Ok((_, Err(CopyError::Unreadable(error)))) => return self.finding(unreadable(error)),

@@ -1,9 +1,10 @@
 //! Scratch copies: opening a sled database or an id table writes to its directory, so what is verified is
 //! never opened where it lies. A layer is copied while the one before is read, and its copy goes when it has been read itself.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
 
@@ -12,6 +13,9 @@ use super::VerifyError;
 /// Room that stays free beside a copy: sled writes a snapshot of its page table when it opens, about 1 % of
 /// a layer.
 const MARGIN_BYTES: u64 = 64 << 20;
+
+/// Bytes that are copied before it is asked whether to go on: some 30 ms.
+const COPY_BYTES: u64 = 32 << 20;
 
 /// Directories below a copied one: sled has `blobs/`.
 const MAX_DEPTH: usize = 2;
@@ -22,11 +26,11 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Copies the directory `from`, file by file.
-    pub(super) fn copy(from: &Path) -> Result<Scratch, VerifyError> {
+    /// Copies the directory `from`, file by file. Once `stop` is set it ends early, with what is copied by then.
+    pub(super) fn copy(from: &Path, stop: &AtomicBool) -> Result<Scratch, VerifyError> {
         let bytes = dir_bytes(from, MAX_DEPTH).map_err(|source| io_error(from, source))?;
         let scratch = Scratch { dir: make(from, bytes)? };
-        copy_dir(from, &scratch.path(), MAX_DEPTH)?;
+        copy_dir(from, &scratch.path(), MAX_DEPTH, stop)?;
         Ok(scratch)
     }
 
@@ -91,18 +95,24 @@ fn dir_bytes(dir: &Path, depth: usize) -> io::Result<u64> {
     })
 }
 
-fn copy_dir(from: &Path, to: &Path, depth: usize) -> Result<(), VerifyError> {
+fn copy_dir(from: &Path, to: &Path, depth: usize, stop: &AtomicBool) -> Result<(), VerifyError> {
     fs::create_dir_all(to).map_err(|source| io_error(to, source))?;
     for file in fs::read_dir(from).map_err(|source| io_error(from, source))? {
         let file = file.map_err(|source| io_error(from, source))?;
         let (path, target) = (file.path(), to.join(file.file_name()));
         let kind = file.file_type().map_err(|source| io_error(&path, source))?;
         if kind.is_file() {
-            fs::copy(&path, &target).map_err(|source| io_error(&path, source))?;
+            copy_file(&path, &target, stop).map_err(|source| io_error(&path, source))?;
         } else if kind.is_dir() && depth > 0 {
-            copy_dir(&path, &target, depth - 1)?;
+            copy_dir(&path, &target, depth - 1, stop)?;
         }
     }
+    Ok(())
+}
+
+fn copy_file(from: &Path, to: &Path, stop: &AtomicBool) -> io::Result<()> {
+    let (from, mut to) = (File::open(from)?, File::create(to)?);
+    while !stop.load(Ordering::Relaxed) && io::copy(&mut (&from).take(COPY_BYTES), &mut to)? > 0 {}
     Ok(())
 }
 

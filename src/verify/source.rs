@@ -65,8 +65,13 @@ struct Ids {
 
 impl Source {
     /// Reads all of it. What does not hold is a finding; with some of them nothing more can be told.
-    pub(super) fn open(data: &Path, options: &Options, given: &Given) -> Result<Source, VerifyError> {
-        let lock = lock(data)?;
+    pub(super) fn open(
+        data: &Path,
+        options: &Options,
+        given: &Given,
+        lock: File,
+        manifest: Result<Manifest, ManifestError>,
+    ) -> Result<Source, VerifyError> {
         let mut findings = Vec::new();
         let ids = open_ids(data, &mut findings)?;
         let durable = ids.as_ref().map(|ids| ids.table.durable_frame());
@@ -107,7 +112,7 @@ impl Source {
                 ));
             }
         }
-        let manifest = match Manifest::read(data) {
+        let manifest = match manifest {
             Ok(manifest) => manifest,
             Err(ManifestError::Io { path, source }) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(VerifyError::Io { path, source });
@@ -196,7 +201,6 @@ impl Source {
                 continue;
             }
             self.logs.positions.insert(identity.number, Some(self.logs.infos.len()));
-            self.checker.tail.chain(identity.number, identity.log_id);
             let tail_end = self.checker.tail.of(identity.number).map_or(0, super::journal_tail::LogTail::end);
             self.known_sizes.push(tail_end.max(head.as_ref().map_or(0, |head| head.size)));
             self.journal_keys.push(journal.rotations.get(&identity.number).map(|(_, key)| *key));
@@ -369,7 +373,7 @@ fn ids_refused(data: &Path, error: IdTableError) -> Result<Finding, VerifyError>
 }
 
 /// Takes the store's lock without writing: the file is made by whoever serves first.
-fn lock(data: &Path) -> Result<File, VerifyError> {
+pub(super) fn lock(data: &Path) -> Result<File, VerifyError> {
     let no_store = |missing| VerifyError::NoStore { dir: data.to_path_buf(), missing };
     if !data.join("journal").is_dir() {
         return Err(no_store("journal"));

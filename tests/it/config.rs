@@ -7,7 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rcgen::{CertificateParams, KeyPair};
 use rustix::process::{Pid, Signal, kill_process};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 
 /// `varve serve` with nothing of this process's environment.
@@ -27,6 +31,8 @@ fn serve(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
 struct Running {
     child: Child,
     address: SocketAddr,
+    /// What it said once it listened.
+    said: Value,
     init: UnixDatagram,
     dir: tempfile::TempDir,
 }
@@ -53,13 +59,18 @@ impl Running {
         let log = || std::fs::read_to_string(dir.path().join("log")).unwrap();
         let said: Value =
             serde_json::from_str(&line).unwrap_or_else(|_| panic!("serve said {line:?}\n{}", log()));
-        let address = said["url"].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap();
-        Running { child, address, init, dir }
+        let url = said["url"].as_str().unwrap();
+        let address = url.split_once("://").unwrap().1.parse().unwrap();
+        Running { child, address, said, init, dir }
     }
 
     fn usual() -> Running {
+        Running::with(&[])
+    }
+
+    fn with(arguments: &[&str]) -> Running {
         let mut program = Command::new(env!("CARGO_BIN_EXE_varve"));
-        program.args(["serve", "--json"]);
+        program.args(["serve", "--json"]).args(arguments);
         Running::start(program)
     }
 
@@ -165,11 +176,7 @@ fn the_init_system_is_told_and_a_hangup_ends_nothing() {
     assert_eq!(running.told(), "READY=1");
     running.signal(Signal::HUP);
     running.wait_for("this server speaks no TLS");
-    let mut stream = TcpStream::connect(running.address).unwrap();
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).unwrap();
-    assert_eq!(line, "HTTP/1.1 200 OK\r\n");
+    assert_eq!(get(running.address, "/readyz"), "HTTP/1.1 200 OK");
     running.signal(Signal::TERM);
     assert_eq!(running.told(), "STOPPING=1");
     assert_eq!(running.end(), Some(0), "{}", running.log());
@@ -230,4 +237,109 @@ fn connections_get_what_the_limit_of_open_files_leaves() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("528 files are needed at least") && !data.exists(), "{said}");
+}
+
+/// The first line of an answer in clear.
+fn get(address: SocketAddr, path: &str) -> String {
+    first_line(TcpStream::connect(address).unwrap(), path).unwrap()
+}
+
+fn first_line(mut stream: impl std::io::Read + Write, path: &str) -> std::io::Result<String> {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    Ok(line.trim_end().to_owned())
+}
+
+#[test]
+fn health_has_a_door_of_its_own_where_that_is_wanted() {
+    let mut running = Running::with(&["--metrics-listen", "127.0.0.1:0"]);
+    assert_eq!(running.told(), "READY=1");
+    let url = running.said["metrics_url"].as_str().unwrap();
+    let side: SocketAddr = url.strip_prefix("http://").unwrap().parse().unwrap();
+    for (path, main, beside) in [
+        ("/healthz", "200 OK", "200 OK"),
+        ("/readyz", "200 OK", "200 OK"),
+        ("/v1/tenants", "401 Unauthorized", "404 Not Found"),
+        ("/openapi.json", "200 OK", "404 Not Found"),
+    ] {
+        assert_eq!(get(running.address, path), format!("HTTP/1.1 {main}"), "{path}");
+        assert_eq!(get(side, path), format!("HTTP/1.1 {beside}"), "{path}");
+    }
+    // Whoever lingers there holds nothing up.
+    let _lingering = TcpStream::connect(side).unwrap();
+    running.signal(Signal::TERM);
+    let told = Instant::now();
+    assert_eq!(running.end(), Some(0), "{}", running.log());
+    assert!(told.elapsed() < Duration::from_secs(6), "{:?}", told.elapsed());
+}
+
+/// A certificate for `localhost` and its key, both PEM.
+fn certificate() -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+/// The first line of an answer over TLS, for a client that trusts `root` alone.
+fn get_over_tls(address: SocketAddr, root: &str, path: &str) -> std::io::Result<String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(root.as_bytes()).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let client = ClientConnection::new(config.into(), ServerName::try_from("localhost").unwrap()).unwrap();
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    first_line(StreamOwned::new(client, stream), path)
+}
+
+#[test]
+fn tls_is_spoken_and_a_hangup_brings_the_renewed_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let [chain, key] = ["chain.pem", "key.pem"].map(|name| dir.path().join(name));
+    let put = |(certificate, private_key): &(String, String)| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::write(&chain, certificate).unwrap();
+        std::fs::write(&key, private_key).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    let (first, renewed) = (certificate(), certificate());
+    put(&first);
+    let mut running = Running::with(&[
+        "--tls-certificate-file",
+        chain.to_str().unwrap(),
+        "--tls-private-key-file",
+        key.to_str().unwrap(),
+    ]);
+    assert_eq!(running.told(), "READY=1");
+    assert!(running.said["url"].as_str().unwrap().starts_with("https://"), "{}", running.said);
+    assert_eq!(get_over_tls(running.address, &first.0, "/readyz").unwrap(), "HTTP/1.1 200 OK");
+    assert!(get_over_tls(running.address, &renewed.0, "/readyz").is_err());
+    // In clear nothing is answered.
+    let clear = first_line(TcpStream::connect(running.address).unwrap(), "/readyz");
+    assert!(!clear.unwrap_or_default().starts_with("HTTP/"));
+
+    std::fs::write(&chain, &renewed.0).unwrap();
+    running.signal(Signal::HUP);
+    running.wait_for("the old certificate is served on");
+    assert_eq!(get_over_tls(running.address, &first.0, "/readyz").unwrap(), "HTTP/1.1 200 OK");
+    put(&renewed);
+    running.signal(Signal::HUP);
+    let until = Instant::now() + Duration::from_secs(20);
+    while get_over_tls(running.address, &renewed.0, "/readyz").is_err() {
+        assert!(Instant::now() < until, "{}", running.log());
+    }
+    assert!(get_over_tls(running.address, &first.0, "/readyz").is_err());
+
+    // A handshake that does not begin holds nothing up.
+    let _silent = TcpStream::connect(running.address).unwrap();
+    running.signal(Signal::TERM);
+    let told = Instant::now();
+    assert_eq!(running.end(), Some(0), "{}", running.log());
+    assert!(told.elapsed() < Duration::from_secs(6), "{:?}", told.elapsed());
+    let log = running.log();
+    assert!(!log.contains("PRIVATE") && !log.contains(renewed.1.lines().nth(1).unwrap()), "{log}");
 }

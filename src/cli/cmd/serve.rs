@@ -190,7 +190,10 @@ fn announce(
     if output.is_json() {
         let key_file = first_run.and_then(|run| run.key_file.as_ref()).map(|path| path.to_string_lossy());
         let data = data.to_string_lossy();
-        output.json(&json!({"url": url, "data": data, "operator_key_file": key_file}))?;
+        let metrics_url = doors.telemetry_address.map(|address| format!("http://{address}"));
+        output.json(
+            &json!({"url": url, "data": data, "operator_key_file": key_file, "metrics_url": metrics_url}),
+        )?;
     }
     tracing::info!(address = %doors.address, "listening");
     if let Some(address) = doors.telemetry_address {

@@ -85,7 +85,8 @@ pub(crate) fn document(table: &[Route]) -> Value {
     let problem = of::<ProblemView<'static>>(&mut generator);
     let mut paths = Map::new();
     for route in table {
-        let path = paths.entry(route.path.to_owned()).or_insert_with(|| json!({}));
+        // The router's mark of "the rest of the path" is none of OpenAPI's.
+        let path = paths.entry(route.path.replace("{*", "{")).or_insert_with(|| json!({}));
         path[route.method.to_lowercase()] = operation(route, &problem, &mut generator);
     }
     json!({
@@ -173,6 +174,10 @@ fn path_parameters(path: &str) -> Vec<Value> {
             "index" => (
                 "A leaf index, from 0.",
                 json!({"type": "integer", "minimum": 0, "maximum": 1_099_511_627_775_u64}),
+            ),
+            "tile" => (
+                "`<L>/<N>[.p/<W>]` or `entries/<N>[.p/<W>]`.",
+                json!({"type": "string", "pattern": r"^([0-7]|entries)/(x[0-9]{3}/){0,5}[0-9]{3}(\.p/[1-9][0-9]{0,2})?$"}),
             ),
             _ => (
                 "What was answered when it was made.",

@@ -22,11 +22,26 @@ struct KeyWanted {
     #[schemars(length(min = 1, max = 128))]
     name: String,
     /// admin ingest read verify export retention hold erase
-    #[schemars(length(min = 1))]
+    #[schemars(with = "Vec<ScopeName>", length(min = 1))]
     scopes: Vec<String>,
     /// RFC 3339, in the future.
     #[serde(default)]
     expires_at: Option<String>,
+}
+
+/// What a tenant's key may do.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase", rename = "Scope")]
+#[expect(dead_code, reason = "a schema alone")]
+enum ScopeName {
+    Admin,
+    Ingest,
+    Read,
+    Verify,
+    Export,
+    Retention,
+    Hold,
+    Erase,
 }
 
 #[derive(Serialize, JsonSchema)]

@@ -57,9 +57,12 @@ pub(crate) async fn guard(
             .into_response();
     };
     let tenant = params.iter().find(|(name, _)| *name == "tenant").map(|(_, value)| value);
-    let principal = bearer(request.headers())
-        .and_then(|token| app.service.authenticate(token))
-        .and_then(|principal| may_pass(&principal, needs, tenant).map(|()| principal));
+    let principal =
+        bearer(request.headers()).and_then(|token| app.service.authenticate(token)).and_then(|principal| {
+            may_pass(&principal, needs, tenant)
+                .inspect_err(|error| app.service.note_refused_use(&principal, error))
+                .map(|()| principal)
+        });
     match principal {
         Ok(principal) => {
             request.extensions_mut().insert(Caller(principal));

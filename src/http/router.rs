@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::http::StatusCode;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 
@@ -10,7 +10,7 @@ use super::App;
 use super::answer::identify;
 use super::auth::{Needs, guard};
 use super::error::Problem;
-use super::routes::{events, health, keys, log, tenants};
+use super::routes::{events, health, keys, log, metrics, tenants};
 use crate::service::{ErrorCode, Scope, Service};
 
 /// One line of the table.
@@ -51,11 +51,13 @@ fn table() -> Vec<Route> {
         route(CONSISTENCY, scope(Scope::Verify),    get(log::consistency)),
         route("/healthz",  Needs::Nothing,          get(health::healthz)),
         route("/readyz",   Needs::Nothing,          get(health::readyz)),
+        route("/metrics",  Needs::Nothing,          get(metrics::scrape)),
     ]
 }
 
 /// The whole HTTP interface over `service`.
 pub fn router(service: Service) -> Router {
+    let telemetry = service.telemetry().clone();
     let app = App::new(service);
     let mut router = Router::new();
     for Route { path, needs, handler } in table() {
@@ -64,7 +66,7 @@ pub fn router(service: Service) -> Router {
     router
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
-        .layer(from_fn(identify))
+        .layer(from_fn_with_state(telemetry, identify))
         .with_state(app)
 }
 

@@ -36,8 +36,10 @@ pub async fn serve(
     let (stopping, stopped) = oneshot::channel::<()>();
     // Answers are small and written at once; waiting to fill a packet only adds 40 ms.
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+    let drained = service.clone();
     let server = axum::serve(listener, router(service)).with_graceful_shutdown(async move {
         stop.await;
+        drained.begin_stop();
         // The receiver is gone only when the server has ended by itself.
         let _ = stopping.send(());
     });

@@ -3,15 +3,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use tokio::sync::oneshot;
 
 use super::prepare::Prepared;
+use super::progress::Progress;
 use crate::store::keyfile::LogSigner;
 use crate::store::log::Sequenced;
 use crate::store::poison::Poison;
 use crate::store::state::{ApiKey, LogIdentity};
+use crate::telemetry::Moment;
 
 /// Most events queued, planned or on their way to disk: half a second of what two cores sign.
 pub const MAX_QUEUED_EVENTS: usize = 32_768;
@@ -89,12 +92,14 @@ pub struct Queue {
     load: Arc<Load>,
     closing: Arc<AtomicBool>,
     poison: Poison,
+    progress: Arc<Progress>,
 }
 
-#[derive(Default)]
 struct Load {
     events: AtomicUsize,
     bytes: AtomicUsize,
+    /// When the queue ceased to be empty. Marked before the load is taken, so that who sees the load sees the mark.
+    busy_since: Moment,
 }
 
 /// Room taken in the queue; given back when the answer is on its way.
@@ -108,10 +113,12 @@ pub(super) struct Permit {
 pub struct Ticket(oneshot::Receiver<Vec<Placed>>);
 
 impl Queue {
-    pub(super) fn new(poison: Poison) -> (Queue, Receiver<Queued>) {
+    pub(super) fn new(poison: Poison, progress: Arc<Progress>) -> (Queue, Receiver<Queued>) {
         // The channel itself is unbounded; `Load` bounds it by events and by bytes.
         let (sender, receiver) = unbounded();
-        (Queue { sender, load: Arc::default(), closing: Arc::default(), poison }, receiver)
+        let load =
+            Load { events: AtomicUsize::new(0), bytes: AtomicUsize::new(0), busy_since: Moment::now() };
+        (Queue { sender, load: Arc::new(load), closing: Arc::default(), poison, progress }, receiver)
     }
 
     /// Takes a submission in, or refuses it with nothing stored.
@@ -143,14 +150,35 @@ impl Queue {
 
     /// Events that wait or are on their way to disk.
     pub fn depth(&self) -> usize {
-        self.load.events.load(Ordering::Relaxed)
+        self.load.events.load(Ordering::Acquire)
+    }
+
+    /// Bytes of the same.
+    pub fn bytes(&self) -> usize {
+        self.load.bytes.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing more is taken because the store is stopping.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// For how long something has waited while nothing became durable; zero while nothing waits.
+    pub fn stalled(&self) -> Duration {
+        if self.depth() == 0 {
+            return Duration::ZERO;
+        }
+        self.load.busy_since.age().min(self.progress.since_commit())
     }
 }
 
 impl Load {
     fn take(self: &Arc<Load>, events: usize, bytes: usize) -> Option<Permit> {
         let permit = Permit { load: self.clone(), events, bytes };
-        let events_before = self.events.fetch_add(events, Ordering::Relaxed);
+        if self.events.load(Ordering::Acquire) == 0 {
+            self.busy_since.mark();
+        }
+        let events_before = self.events.fetch_add(events, Ordering::AcqRel);
         let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let fits = events_before + events <= MAX_QUEUED_EVENTS && bytes_before + bytes <= MAX_QUEUED_BYTES;
         fits.then_some(permit)

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::view::{Receipt, receipt};
 use super::{Error, ErrorCode, Principal, Scope, Service};
@@ -15,10 +14,10 @@ use crate::store::idtable::Location;
 use crate::store::log::{Log, Sequenced};
 
 /// Most events of one request (contract).
-const MAX_BATCH_EVENTS: usize = 1_000;
+pub(super) const MAX_BATCH_EVENTS: usize = 1_000;
 
 /// Most bytes of prepared events in one submission: a frame holds one submission beside a full group.
-const MAX_SUBMISSION_BYTES: usize = 6 << 20;
+pub(super) const MAX_SUBMISSION_BYTES: usize = 6 << 20;
 
 /// How often a submission is repeated because the id table changed under it. Each time is one checkpoint of
 /// the journal in the microseconds between look-up and planning.
@@ -63,6 +62,18 @@ impl Service {
         verifiable: bool,
     ) -> Result<Vec<Result<Receipt, Error>>, Error> {
         let log = self.log_for(by, tenant, Scope::Ingest)?;
+        let outcome = self.append_to(&log, events, mode, verifiable).await;
+        self.count(events.len(), &outcome);
+        outcome
+    }
+
+    async fn append_to(
+        &self,
+        log: &Arc<Log>,
+        events: &[Submitted<'_>],
+        mode: BatchMode,
+        verifiable: bool,
+    ) -> Result<Vec<Result<Receipt, Error>>, Error> {
         self.refuse_when_full()?;
         if events.len() > MAX_BATCH_EVENTS {
             let detail = format!(
@@ -87,22 +98,44 @@ impl Service {
         }
         find_repeats_in_batch(&mut items, mode)?;
         for _ in 0..MAX_LOOKS {
-            let Some((submission, positions)) = self.look_up(&log, &mut items, mode, verifiable)? else {
+            let Some((submission, positions)) = self.look_up(log, &mut items, mode, verifiable)? else {
                 break;
             };
             let ids: Vec<String> = submission.items.iter().map(|item| item.id.clone()).collect();
             let ticket = self.0.pipeline.queue.admit(submission).map_err(submit_error)?;
+            let waiting = self.0.telemetry.write().append();
             let placed = ticket.answer().await.map_err(submit_error)?;
+            waiting.stop();
             // What must be looked up again stays open.
             for ((placed, position), id) in placed.into_iter().zip(positions).zip(ids) {
                 if let Placed::New(record) = placed {
-                    items[position].answer = Some(Ok(receipt(&log, &record, &id, false, verifiable)));
+                    items[position].answer = Some(Ok(receipt(log, &record, &id, false, verifiable)));
                 }
             }
         }
         answer_repeats_in_batch(&mut items);
-        let busy = || busy("the id table kept changing under the request; nothing of this event was stored");
+        let detail = "the id table kept changing under the request; nothing of this event was stored";
+        let busy = || Error::new(ErrorCode::Busy, detail);
         Ok(items.into_iter().map(|item| item.answer.unwrap_or_else(|| Err(busy()))).collect())
+    }
+
+    /// Counts what became of `sent` events.
+    fn count(&self, sent: usize, outcome: &Result<Vec<Result<Receipt, Error>>, Error>) {
+        let write = self.0.telemetry.write();
+        match outcome {
+            Err(error) => write.refused(error.code.as_str(), sent as u64),
+            Ok(answers) => {
+                let (mut new, mut duplicates) = (0, 0);
+                for answer in answers {
+                    match answer {
+                        Ok(receipt) if receipt.duplicate => duplicates += 1,
+                        Ok(_) => new += 1,
+                        Err(error) => write.refused(error.code.as_str(), 1),
+                    }
+                }
+                write.appended(new, duplicates);
+            }
+        }
     }
 
     /// Answers the repeats among the open items and prepares the others. `None` when nothing is left to submit.
@@ -204,9 +237,7 @@ impl Service {
         // A reading that fails says nothing about room; the write itself will.
         if self.0.space.is_low().unwrap_or(false) {
             let detail = "the disk is below its low-water mark; nothing was stored. Free space or extend the disk; reading goes on.";
-            let mut error = Error::new(ErrorCode::StorageFull, detail);
-            error.retry_after = Some(Duration::from_secs(30));
-            return Err(error);
+            return Err(Error::new(ErrorCode::StorageFull, detail));
         }
         Ok(())
     }
@@ -316,28 +347,21 @@ fn id_conflict(index: u64) -> Error {
     .at("/id")
 }
 
-fn busy(detail: &str) -> Error {
-    let mut error = Error::new(ErrorCode::Busy, detail);
-    error.retry_after = Some(Duration::from_secs(1));
-    error
-}
-
 /// A refusal of the queue as callers see it.
 pub(super) fn submit_error(error: SubmitError) -> Error {
     match error {
-        SubmitError::Busy => busy("the queue is full; nothing was stored. Send it again a little later."),
+        SubmitError::Busy => Error::new(
+            ErrorCode::Busy,
+            "the queue is full; nothing was stored. Send it again a little later.",
+        ),
         SubmitError::Stopped(reason) => Error::new(
             ErrorCode::ReadOnly,
             format!("the store takes no events: {reason}. Nothing was stored."),
         ),
-        SubmitError::Unknown => {
-            let mut error = Error::new(
-                ErrorCode::OutcomeUnknown,
-                "the store stopped before the write was known to be durable. Repeat it with the same id: it is stored once.",
-            );
-            error.retry_after = Some(Duration::from_secs(5));
-            error
-        }
+        SubmitError::Unknown => Error::new(
+            ErrorCode::OutcomeUnknown,
+            "the store stopped before the write was known to be durable. Repeat it with the same id: it is stored once.",
+        ),
     }
 }
 

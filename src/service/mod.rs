@@ -1,7 +1,8 @@
 //! What both doors (HTTP and command line) share: one object that owns an open store.
 //!
 //! Reading order: `open` (init, open, stop), `tenants` and `keys` (who there is), `append`, `read`, `system`
-//! (what Varve writes of itself), `checkpoints` (what was signed), `view` (what callers see).
+//! (what Varve writes of itself), `refused` (keys that were turned away), `checkpoints` (what was signed), `observe`
+//! (metrics, readiness), `view` (what callers see).
 
 pub mod checkpoints;
 
@@ -9,22 +10,27 @@ mod append;
 mod error;
 mod housekeeper;
 mod keys;
+mod observe;
 mod open;
 mod read;
+mod refused;
 mod system;
 mod tenants;
 mod view;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Mutex, RwLock};
 
 use checkpoints::SignedCheckpoints;
+use refused::RefusedUse;
 
 pub use crate::access::{Scope, Scopes};
 pub use append::{BatchMode, Submitted};
 pub use error::{Error, ErrorCode};
+pub use observe::STALL_LIMIT;
 pub use open::{Initialised, OpenOptions};
 pub use view::{Committed, DisclosureView, KeyInfo, NewKey, QueryPage, Receipt, RecordView, TenantInfo};
 
@@ -35,6 +41,8 @@ use crate::process::space::FreeSpace;
 use crate::store::keyfile::{KeyFile, LogSigner};
 use crate::store::log::Log;
 use crate::store::read::Store;
+use crate::telemetry::Telemetry;
+use crate::telemetry::disk::Measure;
 
 /// An open store. Cheap to clone; `stop` ends it for all clones.
 #[derive(Clone)]
@@ -50,6 +58,12 @@ struct Inner {
     /// The last checkpoint note made of each log, so that reading a quiet log signs nothing.
     notes: Mutex<HashMap<u32, read::CachedNote>>,
     space: FreeSpace,
+    measure: Measure,
+    telemetry: Telemetry,
+    /// Refused uses of keys that are in no entry yet.
+    refused: refused::RefusedUses,
+    /// Set once, when a stop in order begins.
+    stopping: AtomicBool,
     /// Creating logs is rare and must not race over a name or a number.
     creating: Mutex<()>,
     housekeeper: Mutex<Option<housekeeper::Housekeeper>>,
@@ -86,7 +100,12 @@ impl Service {
                 by.is_operator() && (tenant == "_system" || scope == Scope::Admin || scope == Scope::Operator)
             }
         };
-        let log = self.0.store.log_of(tenant).filter(|_| own).ok_or_else(|| not_found(tenant))?;
+        if !own {
+            let reason = if by.tenant.is_some() { RefusedUse::OtherTenant } else { RefusedUse::Scope };
+            self.refused_use(&by.key_id, reason);
+            return Err(not_found());
+        }
+        let log = self.0.store.log_of(tenant).ok_or_else(not_found)?;
         let allowed = match &by.tenant {
             Some(_) => by.scopes.has(scope),
             None => scope != Scope::Ingest,
@@ -94,6 +113,7 @@ impl Service {
         if allowed {
             return Ok(log);
         }
+        self.refused_use(&by.key_id, RefusedUse::Scope);
         Err(Error::new(
             ErrorCode::Forbidden,
             format!("this key lacks the scope `{}`; nothing was done. Use a key that has it.", scope.name()),
@@ -101,9 +121,9 @@ impl Service {
     }
 }
 
-fn not_found(tenant: &str) -> Error {
-    let shown = if tenant.len() <= 64 { tenant } else { "that name" };
-    Error::new(ErrorCode::NotFound, format!("there is no tenant `{shown}` for this key"))
+/// The one answer for a tenant that is not there and for one of somebody else. It does not repeat the name.
+fn not_found() -> Error {
+    Error::new(ErrorCode::NotFound, "there is no tenant of that name for this key")
 }
 
 /// Fresh random bytes for keys and nonces, from the operating system.

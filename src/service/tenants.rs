@@ -43,7 +43,7 @@ impl Service {
     /// One tenant. Any key of it may ask, whatever its scopes.
     pub fn tenant(&self, by: &Principal, tenant: &str) -> Result<TenantInfo, Error> {
         let allowed = by.is_operator() || by.tenant.as_deref() == Some(tenant);
-        let log = self.0.store.log_of(tenant).filter(|_| allowed).ok_or_else(|| not_found(tenant))?;
+        let log = self.0.store.log_of(tenant).filter(|_| allowed).ok_or_else(not_found)?;
         Ok(self.info(&log))
     }
 
@@ -60,7 +60,7 @@ impl Service {
         if store.log_of(tenant).is_some() {
             return Err(Error::new(
                 ErrorCode::AlreadyExists,
-                format!("tenant `{tenant}` exists; it is unchanged"),
+                "a tenant of that name exists; it is unchanged",
             )
             .at("/tenant"));
         }
@@ -129,7 +129,7 @@ impl Service {
 
     /// Goes over to a new signing key: the old key signs the entry that introduces the new one.
     pub(super) fn rotate_key(&self, tenant: &str) -> Result<String, Error> {
-        let log = self.0.store.log_of(tenant).ok_or_else(|| not_found(tenant))?;
+        let log = self.0.store.log_of(tenant).ok_or_else(not_found)?;
         let origin = origin_of(&self.0.store.instance, &log.identity);
         let internal = |error: &dyn std::fmt::Display| Error::new(ErrorCode::Internal, error.to_string());
         let mut signers = self.0.key_file.add(&[&origin], &mut random).map_err(|error| internal(&error))?;

@@ -1,5 +1,7 @@
 //! What callers see: tenants, keys, receipts, records. Field names are the contract's.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -29,8 +31,8 @@ pub struct TenantInfo {
     pub bytes: Option<u64>,
 }
 
-/// A new API key; `key` is shown once.
-#[derive(Clone, Debug, serde::Serialize)]
+/// A new API key; `key` is shown once. `Debug` does not show it.
+#[derive(Clone, serde::Serialize)]
 pub struct NewKey {
     /// Public id.
     pub id: String,
@@ -40,8 +42,8 @@ pub struct NewKey {
     pub scopes: Vec<String>,
 }
 
-/// A key as listed.
-#[derive(Clone, Debug, serde::Serialize)]
+/// A key as listed. `Debug` leaves out the name, which may be a person's.
+#[derive(Clone, serde::Serialize)]
 pub struct KeyInfo {
     /// Public id.
     pub id: String,
@@ -57,8 +59,8 @@ pub struct KeyInfo {
     pub revoked_at: Option<String>,
 }
 
-/// The receipt of one event (contract; bytes as base64url).
-#[derive(Clone, Debug, serde::Serialize)]
+/// The receipt of one event (contract; bytes as base64url). `Debug` says whose it is and where it stands.
+#[derive(Clone, serde::Serialize)]
 pub struct Receipt {
     /// Tenant.
     pub tenant: String,
@@ -85,8 +87,8 @@ pub struct Receipt {
     pub committed: Option<Committed>,
 }
 
-/// What a client needs to check what was committed (contract: `?verifiable=true`).
-#[derive(Clone, Debug, serde::Serialize)]
+/// What a client needs to check what was committed (contract: `?verifiable=true`). `Debug` shows sizes alone.
+#[derive(Clone, serde::Serialize)]
 pub struct Committed {
     /// The exact bytes hashed, as a string.
     pub canonical: String,
@@ -96,8 +98,8 @@ pub struct Committed {
     pub disclosures: Vec<DisclosureView>,
 }
 
-/// One disclosure; `value` is the exact canonical JSON text.
-#[derive(Clone, Debug, serde::Serialize)]
+/// One disclosure; `value` is the exact canonical JSON text. `Debug` shows its place and size.
+#[derive(Clone, serde::Serialize)]
 pub struct DisclosureView {
     /// RFC 6901 pointer of the sealed member.
     pub path: String,
@@ -105,6 +107,48 @@ pub struct DisclosureView {
     pub salt: String,
     /// Exact canonical JSON.
     pub value: String,
+}
+
+impl fmt::Debug for NewKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewKey").field("id", &self.id).field("scopes", &self.scopes).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for KeyInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyInfo")
+            .field("id", &self.id)
+            .field("scopes", &self.scopes)
+            .field("created_at", &self.created_at)
+            .field("expires_at", &self.expires_at)
+            .field("revoked_at", &self.revoked_at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipt")
+            .field("tenant", &self.tenant)
+            .field("index", &self.index)
+            .field("recorded_at", &self.recorded_at)
+            .field("link", &self.link)
+            .field("duplicate", &self.duplicate)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Committed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Committed({} bytes, {:?})", self.canonical.len(), self.disclosures)
+    }
+}
+
+impl fmt::Debug for DisclosureView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DisclosureView({}, {} bytes)", self.path, self.value.len())
+    }
 }
 
 /// One record as the API shows it. `event` and others are already JSON text.

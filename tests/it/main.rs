@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "tests own their threads, clocks and random numbers")]
 
+mod canary;
 mod cli;
 mod crash;
 mod http;
 mod query;
 mod rot;
+mod telemetry;

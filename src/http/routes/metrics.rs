@@ -1,0 +1,35 @@
+//! `/metrics`: what the service counts, in Prometheus text form. Needs no key, and holds nothing of a tenant.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::IntoResponse;
+
+use super::super::error::Answer;
+use super::super::{App, MAX_BLOCKING, busy};
+use crate::service::{Error, ErrorCode};
+use crate::telemetry::TEXT_FORMAT;
+
+/// How long a scrape waits for the one before it, which takes milliseconds. The place is not one of those for blocking
+/// calls: metrics are wanted most when these are taken.
+const SCRAPE_WAIT: Duration = Duration::from_secs(5);
+
+/// `GET /metrics`
+pub(crate) async fn scrape(State(app): State<App>) -> Answer {
+    let acquire = app.service.telemetry().http().scrapes().acquire_owned();
+    let Ok(Ok(place)) = tokio::time::timeout(SCRAPE_WAIT, acquire).await else {
+        return Err(busy("another scrape is under way").into());
+    };
+    let taken = MAX_BLOCKING.saturating_sub(app.blocking.available_permits());
+    app.service.telemetry().http().set_blocking(taken, MAX_BLOCKING);
+    let service = app.service.clone();
+    let text = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        service.metrics()
+    });
+    let text = text
+        .await
+        .map_err(|_| Error::new(ErrorCode::Internal, "the scrape ended in a defect; see the server's log"))?;
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(TEXT_FORMAT))], text).into_response())
+}

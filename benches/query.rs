@@ -21,6 +21,7 @@ use varve::store::log::Log;
 use varve::store::sled::SledBackend;
 use varve::store::state::{Head, LogIdentity};
 use varve::store::{fresh, recovery};
+use varve::telemetry::Telemetry;
 use varve::tlog::hash::Hash;
 
 #[global_allocator]
@@ -99,8 +100,8 @@ fn fill(
         opened.journal,
         &opened.signers,
         &stamps,
-        opened.newest_frame,
         Pace::default(),
+        &Telemetry::new(),
     )
     .expect("threads");
     let signer = opened

@@ -5,6 +5,9 @@ pub mod tlog;
 pub mod event;
 
 #[cfg(feature = "server")]
+pub mod telemetry;
+
+#[cfg(feature = "server")]
 pub mod process;
 
 #[cfg(feature = "server")]

@@ -16,6 +16,7 @@ const FLOORS: [(&str, u8); 13] = [
     ("event", 2),
     ("journal", 3),
     ("process", 3),
+    ("telemetry", 3),
     ("store", 4),
     ("access", 5),
     ("ingest", 5),

@@ -1,9 +1,11 @@
-//! The server's own log: lines on stderr, as text or JSON. What is written there never holds an event, a key or a
-//! person; each call site sees to that, and names its fields one by one.
+//! The server's own log: lines on stderr, as text or JSON. What may stand in it: `telemetry::log`.
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{fmt, registry};
 
 use crate::config::LogFormat;
+use crate::telemetry::log::filtered;
 
 /// What a filter looks like.
 pub(crate) const EXAMPLES: &str = "such as `info`, `debug` or `varve=debug,warn`";
@@ -13,11 +15,13 @@ pub(crate) const EXAMPLES: &str = "such as `info`, `debug` or `varve=debug,warn`
 /// # Errors
 /// When `filter` cannot be read, or a log was set up before.
 pub(crate) fn start(format: LogFormat, filter: &str) -> Result<(), &'static str> {
-    let filter = EnvFilter::try_new(filter).map_err(|_| "cannot be read")?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filtered = filtered(registry(), filter).map_err(|_| "cannot be read")?;
+    let lines = fmt::layer().with_writer(std::io::stderr);
     let started = match format {
-        LogFormat::Text => builder.with_ansi(super::output::Output::stderr_has_colour()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => {
+            filtered.with(lines.with_ansi(super::output::Output::stderr_has_colour())).try_init()
+        }
+        LogFormat::Json => filtered.with(lines.json().flatten_event(true)).try_init(),
     };
     started.map_err(|_| "is read, but the log was set up twice: this is a defect, please report it")
 }

@@ -56,8 +56,8 @@ pub enum BodyFault {
     },
 }
 
-/// What [`Body::examine`] found in a sound body.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What [`Body::examine`] found in a sound body. `Debug` leaves out the id, which the producer chose.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Examined<'a> {
     /// What the entry must hold as `event`.
     pub event_hash: Hash,
@@ -255,6 +255,17 @@ impl Body {
     pub fn decode(bytes: &[u8]) -> Result<(Body, usize), BodyFault> {
         let (view, used) = BodyView::decode(bytes)?;
         Ok((view.to_body(), used))
+    }
+}
+
+impl fmt::Debug for Examined<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Examined")
+            .field("event_hash", &self.event_hash)
+            .field("action", &self.action)
+            .field("outcome", &self.outcome)
+            .field("withheld", &self.withheld)
+            .finish_non_exhaustive()
     }
 }
 

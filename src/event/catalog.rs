@@ -68,6 +68,8 @@ pub mod action {
     pub const API_KEY_CREATED: &str = "varve.api_key.created";
     /// An API key was revoked.
     pub const API_KEY_REVOKED: &str = "varve.api_key.revoked";
+    /// Uses of an API key that were refused, gathered over a time.
+    pub const API_KEY_REFUSED: &str = "varve.api_key.refused";
     /// The operator key was replaced.
     pub const OPERATOR_KEY_RESET: &str = "varve.operator_key.reset";
 
@@ -88,7 +90,7 @@ pub mod action {
     ];
 
     /// Own actions of class security.
-    pub const SECURITY: [&str; 15] = [
+    pub const SECURITY: [&str; 16] = [
         SERVICE_STARTED,
         SERVICE_STOPPED,
         SERVICE_DEGRADED,
@@ -103,6 +105,7 @@ pub mod action {
         TENANT_CREATED,
         API_KEY_CREATED,
         API_KEY_REVOKED,
+        API_KEY_REFUSED,
         OPERATOR_KEY_RESET,
     ];
 }
@@ -360,14 +363,23 @@ impl From<Vec<(String, Value)>> for Value {
     }
 }
 
-/// Writes an event of Varve's own.
-#[derive(Clone, Debug)]
+/// Writes an event of Varve's own. `Debug` shows how much is in it.
+#[derive(Clone)]
 pub struct Builder {
     members: Vec<(String, Value)>,
     facts: Vec<(String, Value)>,
     metadata: Vec<(String, Value)>,
     context: Vec<(String, Value)>,
     targets: Vec<Value>,
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder")
+            .field("members", &self.members.len())
+            .field("facts", &self.facts.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Builder {

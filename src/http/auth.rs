@@ -91,7 +91,8 @@ pub(crate) async fn guard(
         .map_err(|_| busy("as many requests as the server takes are under way"))
         .and_then(|place| {
             let principal = app.service.authenticate(bearer(request.headers())?)?;
-            may_pass(&principal, needs, tenant)?;
+            may_pass(&principal, needs, tenant)
+                .inspect_err(|error| app.service.note_refused_use(&principal, error))?;
             match tenant {
                 Some(tenant) if !app.service.has_tenant(tenant) => Err(no_such_tenant()),
                 _ => Ok((place, principal)),

@@ -89,20 +89,12 @@ fn status(code: ErrorCode) -> StatusCode {
     StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// A restart after a failed write: it reads what the journal keeps, some seconds.
-const RESTART_SECONDS: u64 = 5;
-
-/// Until somebody has made room on the disk.
-const ROOM_SECONDS: u64 = 30;
-
 /// Whole seconds, at least one; what may pass says when to come back.
 fn retry_after_seconds(error: &Error) -> Option<u64> {
     let wanted = error.retry_after.map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
     match (wanted, error.code) {
         (Some(seconds), _) => Some(seconds.max(1)),
         (None, ErrorCode::Busy | ErrorCode::RateLimited) => Some(1),
-        (None, ErrorCode::OutcomeUnknown | ErrorCode::ReadOnly) => Some(RESTART_SECONDS),
-        (None, ErrorCode::StorageFull) => Some(ROOM_SECONDS),
         (None, _) => None,
     }
 }

@@ -45,16 +45,25 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Params<T>, Problem> {
         match Query::<T>::try_from_uri(&parts.uri) {
             Ok(Query(params)) => Ok(Params(params)),
-            // The text names the parameter and what was expected, never the value.
-            Err(rejection) => {
-                let text = rejection.body_text();
-                let reason = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
-                Err(Problem::new(
-                    ErrorCode::BadRequest,
-                    format!("the query parameters cannot be read: {reason}"),
-                ))
-            }
+            Err(rejection) => Err(Problem::new(
+                ErrorCode::BadRequest,
+                format!("the query parameters cannot be read: {}", query_reason(&rejection.body_text())),
+            )),
         }
+    }
+}
+
+/// What is wrong with a query. The text of the rejection names a parameter of ours and what was expected, never a value;
+/// of one that is not ours it holds the name, which the client chose.
+fn query_reason(text: &str) -> String {
+    let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(text);
+    if !text.contains("unknown field") {
+        return text.to_owned();
+    }
+    // The last of these is the deserializer's own: the list behind it holds none.
+    match text.rsplit_once("`, expected ") {
+        Some((_, known)) => format!("one is unknown; expected {known}"),
+        None => "this route takes none".to_owned(),
     }
 }
 
@@ -324,6 +333,26 @@ mod tests {
         for bad in ["", "+1", "-1", "01", "00", "1.0", "0x1", "18446744073709551616", "first"] {
             assert!(Index::read(bad).is_none(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_parameter_of_ours_is_named_and_another_is_not() {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[expect(dead_code, reason = "only its parser is looked at")]
+        struct Want {
+            from: u64,
+            to: Option<bool>,
+        }
+        let reason = |query: &str| {
+            let uri = format!("/x?{query}").parse().unwrap();
+            query_reason(&Query::<Want>::try_from_uri(&uri).err().unwrap().body_text())
+        };
+        assert_eq!(reason("jane=1"), "one is unknown; expected `from` or `to`");
+        assert_eq!(reason("a%60,%20expected%20jane=1"), "one is unknown; expected `from` or `to`");
+        assert_eq!(reason("from=jane"), "from: invalid digit found in string");
+        assert_eq!(reason("from=1&from=2"), "duplicate field `from`");
+        assert!(!reason("from=1&to=jane").contains("jane"));
     }
 
     #[test]

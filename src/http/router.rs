@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::http::StatusCode;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 
@@ -10,7 +10,7 @@ use super::answer::identify;
 use super::auth::{Needs, guard};
 use super::error::Problem;
 use super::openapi::Operation;
-use super::routes::{description, events, health, keys, log, tenants, verifications};
+use super::routes::{description, events, health, keys, log, metrics, tenants, verifications};
 use super::{App, HttpLimits};
 use crate::service::{ErrorCode, Scope, Service};
 
@@ -68,6 +68,7 @@ pub(crate) fn table() -> Vec<Route> {
         route("GET",    VERIFICATION,      verify,   get(verifications::show),       verifications::SHOW),
         route("GET",    "/healthz",        nothing,  get(health::healthz),           health::HEALTHZ),
         route("GET",    "/readyz",         nothing,  get(health::readyz),            health::READYZ),
+        route("GET",    METRICS,           nothing,  get(metrics::scrape),           metrics::SCRAPE),
         route("GET",    "/openapi.json",   nothing,  get(description::openapi),      description::DOCUMENT),
         route("GET",    "/docs",           nothing,  get(description::docs),         description::BROWSE),
     ]
@@ -92,6 +93,7 @@ pub(super) fn routers_apart(service: &Service, limits: &HttpLimits) -> (Router, 
 }
 
 fn with_routes(service: Service, limits: &HttpLimits, is_wanted: impl Fn(&str) -> bool) -> Router {
+    let telemetry = service.telemetry().clone();
     let app = App::new(service, limits);
     let mut router = Router::new();
     for Route { path, needs, handler, .. } in table().into_iter().filter(|route| is_wanted(route.path)) {
@@ -100,7 +102,7 @@ fn with_routes(service: Service, limits: &HttpLimits, is_wanted: impl Fn(&str) -
     router
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
-        .layer(from_fn(identify))
+        .layer(from_fn_with_state(telemetry, identify))
         .with_state(app)
 }
 

@@ -30,6 +30,7 @@ use super::connection::{Activity, Counted, LOOK_EVERY, Progress, Verdict};
 use super::limits::HttpLimits;
 use super::router::{router, routers_apart};
 use crate::service::Service;
+use crate::telemetry::Telemetry;
 
 /// Bytes of a request's head, and what a connection buffers: 4,096 connections hold 128 MiB at the very most. Every
 /// route's head fits into a fraction of this; a body of 4 MiB takes 128 reads.
@@ -94,12 +95,15 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<Drained> {
     let Doors { main, telemetry, tls } = doors.into();
+    let store = service.clone();
+    let counts = store.telemetry();
     let (door, side) = match &telemetry {
-        None => (Door::new(router(service, &limits), limits.clone(), tls), None),
+        None => (Door::new(router(service, &limits), limits.clone(), counts, tls), None),
         Some(_) => {
             let (clients, monitors) = routers_apart(&service, &limits);
             let few = HttpLimits { max_connections: MAX_TELEMETRY_CONNECTIONS, ..limits.clone() };
-            (Door::new(clients, limits.clone(), tls), Some(Door::new(monitors, few, None)))
+            let side = Door::new(monitors, few, counts, None);
+            (Door::new(clients, limits.clone(), counts, tls), Some(side))
         }
     };
     let (stopping, stopped) = watch::channel(false);
@@ -115,6 +119,7 @@ pub async fn serve(
         () = beside => {}
         () = stop => {}
     }
+    store.begin_stop();
     drop((main, telemetry));
     // Every connection has a receiver; with none there is nobody to tell.
     let _ = stopping.send(true);
@@ -130,6 +135,7 @@ pub async fn serve(
 struct Door {
     router: Router,
     limits: HttpLimits,
+    telemetry: Telemetry,
     /// Absent where the door speaks in clear.
     tls: Option<TlsAcceptor>,
     /// Places for connections; taken before one is accepted, held until it ends.
@@ -137,9 +143,15 @@ struct Door {
 }
 
 impl Door {
-    fn new(router: Router, limits: HttpLimits, tls: Option<Arc<ServerConfig>>) -> Arc<Door> {
+    fn new(
+        router: Router,
+        limits: HttpLimits,
+        telemetry: &Telemetry,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Arc<Door> {
         let places = Arc::new(Semaphore::new(limits.max_connections));
-        Arc::new(Door { router, limits, tls: tls.map(TlsAcceptor::from), places })
+        let (telemetry, tls) = (telemetry.clone(), tls.map(TlsAcceptor::from));
+        Arc::new(Door { router, limits, telemetry, tls, places })
     }
 
     /// Whether over three quarters of the places are taken.
@@ -163,8 +175,9 @@ async fn accept(
         match listener.accept().await {
             Ok((stream, _)) => {
                 let (door, stopped) = (door.clone(), stopped.clone());
+                let counted = door.telemetry.http().connection();
                 connections.spawn(async move {
-                    let _place = place;
+                    let _place = (place, counted);
                     welcome(&door, stream, stopped).await;
                 });
             }

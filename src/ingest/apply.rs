@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::clock::Stamps;
+use super::progress::Progress;
 use crate::process::watchdog::{SYNC_LIMIT, Watchdog};
 use crate::store::apply::{AppliedRun, Applier};
 use crate::store::layer_id::LayerId;
@@ -78,6 +79,7 @@ pub(super) struct ApplierThread {
     pub(super) pace: Pace,
     pub(super) poison: Poison,
     pub(super) watchdog: Watchdog,
+    pub(super) progress: Arc<Progress>,
 }
 
 impl ApplierThread {
@@ -104,6 +106,7 @@ impl ApplierThread {
                         .sum::<usize>();
                     dirty = true;
                     self.applier.apply(applied.layer, applied.runs).map_err(|error| error.to_string())?;
+                    self.progress.applied(self.frame);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {

@@ -113,6 +113,17 @@ impl Stamps {
         self.inner.lock().anomaly
     }
 
+    /// The wall clock minus what it should be by the boot clock, microseconds. Small while the two agree: the base
+    /// moves along.
+    pub fn drift_micros(&self) -> i64 {
+        let wall = self.clock.wall_micros();
+        let steady = self.clock.steady_micros();
+        let inner = self.inner.lock();
+        let expected = inner.base_wall + steady.saturating_sub(inner.base_steady);
+        let apart = i64::try_from(wall.abs_diff(expected)).unwrap_or(i64::MAX);
+        if wall < expected { -apart } else { apart }
+    }
+
     /// The clock below.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
@@ -156,6 +167,7 @@ mod tests {
         set(9_000_000, 61);
         assert_eq!(stamps.now(), 1_000_010_000_000);
         assert!(stamps.anomaly().is_some());
+        assert_eq!(stamps.drift_micros(), 7_999_990_000_000);
         set(9_000_000, 161);
         assert_eq!(stamps.now(), 1_000_110_000_000, "the steady clock goes on");
         set(0, 162);

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, never, select};
 
 use super::apply::{Applied, HeadMove};
 use super::plan::Answer;
+use super::progress::Progress;
 use super::queue::Placed;
 use super::sequencer::Signed;
 use crate::journal::Writer;
@@ -21,6 +22,7 @@ use crate::store::log::Sequenced;
 use crate::store::poison::Poison;
 use crate::store::read::Store;
 use crate::store::state::State;
+use crate::telemetry::Telemetry;
 
 pub(super) struct Committer {
     pub(super) store: Arc<Store>,
@@ -30,6 +32,8 @@ pub(super) struct Committer {
     pub(super) applier: Sender<Applied>,
     pub(super) poison: Poison,
     pub(super) watchdog: Watchdog,
+    pub(super) progress: Arc<Progress>,
+    pub(super) telemetry: Telemetry,
     /// Memory of the last payload: a megabyte a group that need not be asked for and cleared anew.
     pub(super) buffer: Vec<u8>,
 }
@@ -72,6 +76,7 @@ impl Committer {
         let Signed { frame, layer, group, replies } = signed;
         if group.is_empty() {
             // Nothing to write, but the answers may rest on groups before this one: those are durable now.
+            self.progress.committed(None);
             for reply in replies {
                 let _ = reply.to.send(reply.answers.into_iter().map(|answer| place(answer, &[])).collect());
             }
@@ -115,8 +120,11 @@ impl Committer {
             replies
         };
         let payload = payload.finish();
+        self.telemetry.write().group(records.len(), payload.len());
         let armed = self.watchdog.arm(SYNC_LIMIT, "the journal's append");
+        let syncing = self.telemetry.write().sync();
         let written = self.journal.append(layer.code(), &[&payload]).map_err(|error| error.to_string())?;
+        syncing.stop();
         self.buffer = payload;
         drop(armed);
         if written != frame {
@@ -124,6 +132,7 @@ impl Committer {
         }
 
         // Durable. From here on it may be seen.
+        self.progress.committed(Some(frame));
         group.new_logs.into_iter().for_each(|log| self.store.add_log(log));
         group.api_keys.into_iter().for_each(|key| self.store.put_api_key(key));
         let mut runs = Vec::with_capacity(group.logs.len());
@@ -146,6 +155,8 @@ impl Committer {
         self.journal.set_head(*frame, *digest, *clean).map_err(|error| error.to_string())?;
         State::remove_older(&self.store.data.join("state"), *frame).map_err(|error| error.to_string())?;
         self.journal.release(*frame).map_err(|error| error.to_string())?;
+        self.progress.head_moved(*frame);
+        self.telemetry.write().checkpoint();
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod prepare;
+pub mod progress;
 pub mod queue;
 
 mod apply;

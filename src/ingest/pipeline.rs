@@ -11,6 +11,7 @@ use super::apply::{ApplierThread, Pace};
 use super::clock::Stamps;
 use super::commit::Committer;
 use super::plan::Planner;
+use super::progress::Progress;
 use super::queue::Queue;
 use super::sequencer::Sequencer;
 use crate::journal::Writer;
@@ -19,6 +20,7 @@ use crate::store::apply::Applier;
 use crate::store::keyfile::LogSigner;
 use crate::store::poison::Poison;
 use crate::store::read::Store;
+use crate::telemetry::Telemetry;
 
 /// Groups that are signed and wait for the disk. Two keep both cores and the disk busy.
 const SIGNED_AHEAD: usize = 2;
@@ -41,23 +43,30 @@ pub enum PipelineError {
 pub struct Pipeline {
     /// The entrance.
     pub queue: Queue,
+    /// How far it is.
+    pub progress: Arc<Progress>,
+    /// What waits for its syncs.
+    pub watchdog: Watchdog,
     poison: Poison,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Pipeline {
-    /// Starts the three threads.
+    /// Starts the three threads. They count into `telemetry`.
     pub fn start(
         store: &Arc<Store>,
         applier: Applier,
         journal: Writer,
         signers: &HashMap<[u8; 32], Arc<LogSigner>>,
         stamps: &Arc<Stamps>,
-        newest_frame: u64,
         pace: Pace,
+        telemetry: &Telemetry,
     ) -> Result<Pipeline, PipelineError> {
         let poison = store.poison.clone();
-        let (queue, queued) = Queue::new(poison.clone());
+        let named = (journal.head().applied, journal.head().map_root);
+        let newest_frame = journal.newest().map_or(named.0, |(frame, _)| frame);
+        let progress = Arc::new(Progress::new(newest_frame, named.0));
+        let (queue, queued) = Queue::new(poison.clone(), progress.clone());
         let (signed_to, signed) = bounded(SIGNED_AHEAD);
         let (applied_to, applied) = bounded(APPLY_AHEAD);
         let (moves_to, head_moves) = unbounded();
@@ -79,7 +88,6 @@ impl Pipeline {
             closing: queue.closing(),
         };
         let watchdog = Watchdog::aborting();
-        let named = (journal.head().applied, journal.head().map_root);
         let committer = Committer {
             store: store.clone(),
             journal,
@@ -88,6 +96,8 @@ impl Pipeline {
             applier: applied_to,
             poison: poison.clone(),
             watchdog: watchdog.clone(),
+            progress: progress.clone(),
+            telemetry: telemetry.clone(),
             buffer: Vec::new(),
         };
         let applier = ApplierThread {
@@ -100,14 +110,15 @@ impl Pipeline {
             named,
             pace,
             poison: poison.clone(),
-            watchdog,
+            watchdog: watchdog.clone(),
+            progress: progress.clone(),
         };
         let threads = vec![
             spawn("varve-sequencer", &poison, move || sequencer.run())?,
             spawn("varve-committer", &poison, move || committer.run())?,
             spawn("varve-applier", &poison, move || applier.run())?,
         ];
-        Ok(Pipeline { queue, poison, threads: Mutex::new(threads) })
+        Ok(Pipeline { queue, progress, watchdog, poison, threads: Mutex::new(threads) })
     }
 
     /// Takes nothing more in, finishes what was taken, makes the last checkpoint. Idempotent.

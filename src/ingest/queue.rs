@@ -3,15 +3,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use tokio::sync::oneshot;
 
 use super::prepare::Prepared;
+use super::progress::Progress;
 use crate::store::keyfile::LogSigner;
 use crate::store::log::Sequenced;
 use crate::store::poison::Poison;
 use crate::store::state::{ApiKey, LogIdentity};
+use crate::telemetry::Moment;
 
 /// Most events queued, planned or on their way to disk, unless said otherwise: half a second of what two cores sign.
 pub const MAX_QUEUED_EVENTS: usize = 32_768;
@@ -89,6 +92,7 @@ pub struct Queue {
     load: Arc<Load>,
     closing: Arc<AtomicBool>,
     poison: Poison,
+    progress: Arc<Progress>,
 }
 
 /// What is taken, and what may be. The room is set once, before the first submission.
@@ -97,6 +101,8 @@ struct Load {
     bytes: AtomicUsize,
     max_events: AtomicUsize,
     max_bytes: AtomicUsize,
+    /// When the queue ceased to be empty. Marked before the load is taken, so that who sees the load sees the mark.
+    busy_since: Moment,
 }
 
 impl Default for Load {
@@ -106,6 +112,7 @@ impl Default for Load {
             bytes: AtomicUsize::new(0),
             max_events: AtomicUsize::new(MAX_QUEUED_EVENTS),
             max_bytes: AtomicUsize::new(MAX_QUEUED_BYTES),
+            busy_since: Moment::now(),
         }
     }
 }
@@ -121,10 +128,10 @@ pub(super) struct Permit {
 pub struct Ticket(oneshot::Receiver<Vec<Placed>>);
 
 impl Queue {
-    pub(super) fn new(poison: Poison) -> (Queue, Receiver<Queued>) {
+    pub(super) fn new(poison: Poison, progress: Arc<Progress>) -> (Queue, Receiver<Queued>) {
         // The channel itself is unbounded; `Load` bounds it by events and by bytes.
         let (sender, receiver) = unbounded();
-        (Queue { sender, load: Arc::default(), closing: Arc::default(), poison }, receiver)
+        (Queue { sender, load: Arc::default(), closing: Arc::default(), poison, progress }, receiver)
     }
 
     /// Sets how much may be queued. A submission larger than that is always refused.
@@ -158,7 +165,7 @@ impl Queue {
     /// Whether one event more would be taken now; asked before a body is read for nothing.
     pub fn has_room(&self) -> Result<(), SubmitError> {
         self.is_open()?;
-        let has_room = self.load.events.load(Ordering::Relaxed) < MAX_QUEUED_EVENTS
+        let has_room = self.load.events.load(Ordering::Relaxed) < self.room().0
             && self.load.bytes.load(Ordering::Relaxed) < MAX_QUEUED_BYTES;
         if has_room { Ok(()) } else { Err(SubmitError::Busy) }
     }
@@ -175,14 +182,40 @@ impl Queue {
 
     /// Events that wait or are on their way to disk.
     pub fn depth(&self) -> usize {
-        self.load.events.load(Ordering::Relaxed)
+        self.load.events.load(Ordering::Acquire)
+    }
+
+    /// Bytes of the same.
+    pub fn bytes(&self) -> usize {
+        self.load.bytes.load(Ordering::Acquire)
+    }
+
+    /// Most events and bytes that are taken.
+    pub fn room(&self) -> (usize, usize) {
+        (self.load.max_events.load(Ordering::Relaxed), self.load.max_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Whether nothing more is taken because the store is stopping.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// For how long something has waited while nothing became durable; zero while nothing waits.
+    pub fn stalled(&self) -> Duration {
+        if self.depth() == 0 {
+            return Duration::ZERO;
+        }
+        self.load.busy_since.age().min(self.progress.since_commit())
     }
 }
 
 impl Load {
     fn take(self: &Arc<Load>, events: usize, bytes: usize) -> Option<Permit> {
         let permit = Permit { load: self.clone(), events, bytes };
-        let events_before = self.events.fetch_add(events, Ordering::Relaxed);
+        if self.events.load(Ordering::Acquire) == 0 {
+            self.busy_since.mark();
+        }
+        let events_before = self.events.fetch_add(events, Ordering::AcqRel);
         let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let fits = events_before + events <= self.max_events.load(Ordering::Relaxed)
             && bytes_before + bytes <= self.max_bytes.load(Ordering::Relaxed);

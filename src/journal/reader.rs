@@ -15,8 +15,8 @@ use super::segment::{self, CHUNK_BYTES, RELEASED_SUFFIX, Segment, TEMPORARY_SUFF
 use super::{JournalError, Options};
 use crate::tlog::hash::Hash;
 
-/// One accepted frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One accepted frame. `Debug` shows the size of its payload, which holds events.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
     /// Number of the frame, from 1.
     pub number: u64,
@@ -26,6 +26,19 @@ pub struct Frame {
     pub payload: Vec<u8>,
     /// Hash of the frame.
     pub hash: Hash,
+}
+
+impl std::fmt::Debug for Frame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Frame({}, layer {}, {} bytes, {:?})",
+            self.number,
+            self.layer,
+            self.payload.len(),
+            self.hash
+        )
+    }
 }
 
 /// How the journal ends.

@@ -51,6 +51,11 @@ impl FreeSpace {
         self.low_water_bytes.store(bytes, Ordering::Relaxed);
     }
 
+    /// The mark; see [`low_water_bytes`].
+    pub fn low_water_bytes(&self) -> u64 {
+        self.low_water_bytes.load(Ordering::Relaxed)
+    }
+
     /// Bytes an ordinary process may still write; up to [`READING_AGE`] old.
     ///
     /// # Errors
@@ -73,7 +78,7 @@ impl FreeSpace {
     /// # Errors
     /// As [`FreeSpace::free_bytes`]; space that cannot be read is not space.
     pub fn is_low(&self) -> io::Result<bool> {
-        Ok(self.free_bytes()? < self.low_water_bytes.load(Ordering::Relaxed))
+        Ok(self.free_bytes()? < self.low_water_bytes())
     }
 }
 

@@ -56,6 +56,14 @@ impl Watchdog {
         Watchdog { _owner: Arc::new(Owner(Arc::clone(&watch))), watch }
     }
 
+    /// How many calls are armed, and the least time that one of them has left.
+    pub fn armed(&self) -> (usize, Option<Duration>) {
+        let state = self.watch.state.lock();
+        let left =
+            state.armed.first_key_value().map(|(at, _)| at.0.saturating_duration_since(Instant::now()));
+        (state.armed.len(), left)
+    }
+
     /// Starts the clock for one call; dropping the guard stops it. `what` names the call, with its place.
     #[must_use]
     pub fn arm(&self, limit: Duration, what: impl Into<String>) -> Armed {
@@ -137,8 +145,11 @@ mod tests {
     #[test]
     fn a_call_over_its_limit_is_reported_once_and_by_name() {
         let (dog, reports) = recording();
+        assert_eq!(dog.armed(), (0, None));
         let _slow = dog.arm(Duration::from_secs(60), "slow");
+        assert!(dog.armed().1.is_some_and(|left| left > Duration::from_secs(59)));
         let _hung = dog.arm(Duration::from_millis(20), "hung");
+        assert_eq!(dog.armed().0, 2);
         assert_eq!(reports.recv_timeout(Duration::from_secs(5)).unwrap(), "hung");
         assert!(reports.recv_timeout(Duration::from_millis(50)).is_err());
     }

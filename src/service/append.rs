@@ -1,7 +1,6 @@
 //! Appending: parse, tell repeats from conflicts, seal, queue, wait until durable, answer with receipts.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::admit::{
     Item, Submitted, admit, answer_repeats_in_batch, find_repeats_in_batch, id_conflict, placed_in,
@@ -16,10 +15,10 @@ use crate::store::idtable::Location;
 use crate::store::log::{Log, Sequenced};
 
 /// Most events of one request (contract).
-const MAX_BATCH_EVENTS: usize = 1_000;
+pub(super) const MAX_BATCH_EVENTS: usize = 1_000;
 
 /// Most bytes of prepared events in one submission: a frame holds one submission beside a full group.
-const MAX_SUBMISSION_BYTES: usize = 6 << 20;
+pub(super) const MAX_SUBMISSION_BYTES: usize = 6 << 20;
 
 /// How often a submission is repeated because the id table changed under it. Each time is one checkpoint of
 /// the journal in the microseconds between look-up and planning.
@@ -72,7 +71,20 @@ impl Service {
         .await
     }
 
+    /// Takes a batch in and counts what became of it.
     async fn take_in(
+        &self,
+        events: &[Submitted<'_>],
+        mode: BatchMode,
+        verifiable: bool,
+        admitted: impl Fn(&Submitted<'_>) -> Result<(Arc<Log>, Event), Error>,
+    ) -> Result<Vec<Result<Receipt, Error>>, Error> {
+        let outcome = self.append_all(events, mode, verifiable, admitted).await;
+        self.count(events.len(), &outcome);
+        outcome
+    }
+
+    async fn append_all(
         &self,
         events: &[Submitted<'_>],
         mode: BatchMode,
@@ -108,7 +120,9 @@ impl Service {
             };
             let ids: Vec<String> = submission.items.iter().map(|item| item.id.clone()).collect();
             let ticket = self.0.pipeline.queue.admit(submission).map_err(submit_error)?;
+            let waiting = self.0.telemetry.write().append();
             let placed = ticket.answer().await.map_err(submit_error)?;
+            waiting.stop();
             // What must be looked up again stays open.
             for ((placed, position), id) in placed.into_iter().zip(positions).zip(ids) {
                 let item = &mut items[position];
@@ -118,8 +132,28 @@ impl Service {
             }
         }
         answer_repeats_in_batch(&mut items);
-        let busy = || busy("the id table kept changing under the request; nothing of this event was stored");
+        let detail = "the id table kept changing under the request; nothing of this event was stored";
+        let busy = || Error::new(ErrorCode::Busy, detail);
         Ok(items.into_iter().map(|item| item.answer.unwrap_or_else(|| Err(busy()))).collect())
+    }
+
+    /// Counts what became of `sent` events.
+    fn count(&self, sent: usize, outcome: &Result<Vec<Result<Receipt, Error>>, Error>) {
+        let write = self.0.telemetry.write();
+        match outcome {
+            Err(error) => write.refused(error.code.as_str(), sent as u64),
+            Ok(answers) => {
+                let (mut new, mut duplicates) = (0, 0);
+                for answer in answers {
+                    match answer {
+                        Ok(receipt) if receipt.duplicate => duplicates += 1,
+                        Ok(_) => new += 1,
+                        Err(error) => write.refused(error.code.as_str(), 1),
+                    }
+                }
+                write.appended(new, duplicates);
+            }
+        }
     }
 
     /// Answers the repeats among the open items and prepares the others. `None` when nothing is left to submit.
@@ -206,9 +240,7 @@ impl Service {
         // A reading that fails says nothing about room; the write itself will.
         if self.0.space.is_low().unwrap_or(false) {
             let detail = "the disk is below its low-water mark; nothing was stored. Free space or extend the disk; reading goes on.";
-            let mut error = Error::new(ErrorCode::StorageFull, detail);
-            error.retry_after = Some(Duration::from_secs(30));
-            return Err(error);
+            return Err(Error::new(ErrorCode::StorageFull, detail));
         }
         Ok(())
     }
@@ -235,28 +267,21 @@ fn repeat_of(
     Some(Ok(receipt(log, first, id, true, verifiable)))
 }
 
-fn busy(detail: &str) -> Error {
-    let mut error = Error::new(ErrorCode::Busy, detail);
-    error.retry_after = Some(Duration::from_secs(1));
-    error
-}
-
 /// A refusal of the queue as callers see it.
 pub(super) fn submit_error(error: SubmitError) -> Error {
     match error {
-        SubmitError::Busy => busy("the queue is full; nothing was stored. Send it again a little later."),
+        SubmitError::Busy => Error::new(
+            ErrorCode::Busy,
+            "the queue is full; nothing was stored. Send it again a little later.",
+        ),
         SubmitError::Stopped(reason) => Error::new(
             ErrorCode::ReadOnly,
             format!("the store takes no events: {reason}. Nothing was stored."),
         ),
-        SubmitError::Unknown => {
-            let mut error = Error::new(
-                ErrorCode::OutcomeUnknown,
-                "the store stopped before the write was known to be durable. Repeat it with the same id: it is stored once.",
-            );
-            error.retry_after = Some(Duration::from_secs(5));
-            error
-        }
+        SubmitError::Unknown => Error::new(
+            ErrorCode::OutcomeUnknown,
+            "the store stopped before the write was known to be durable. Repeat it with the same id: it is stored once.",
+        ),
     }
 }
 

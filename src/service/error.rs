@@ -46,6 +46,29 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// All codes.
+    pub const ALL: [ErrorCode; 19] = [
+        ErrorCode::BadRequest,
+        ErrorCode::InvalidEvent,
+        ErrorCode::TooLarge,
+        ErrorCode::Unauthenticated,
+        ErrorCode::Forbidden,
+        ErrorCode::NotFound,
+        ErrorCode::IdConflict,
+        ErrorCode::Held,
+        ErrorCode::AlreadyExists,
+        ErrorCode::Gone,
+        ErrorCode::RateLimited,
+        ErrorCode::Busy,
+        ErrorCode::OutcomeUnknown,
+        ErrorCode::ReadOnly,
+        ErrorCode::StorageFull,
+        ErrorCode::QueryTimeout,
+        ErrorCode::Internal,
+        ErrorCode::MethodNotAllowed,
+        ErrorCode::UnsupportedMediaType,
+    ];
+
     /// The HTTP status.
     pub fn status(self) -> u16 {
         match self {
@@ -104,6 +127,19 @@ impl ErrorCode {
         )
     }
 
+    /// When it makes sense to come back, for refusals that pass: 1 s for a queue or a limit, which empty within that;
+    /// 5 s for a restart that replays a tail, which settles an unknown outcome; 30 s for a hand that frees space, or
+    /// that looks after a store which has stopped.
+    pub fn retry_after(self) -> Option<Duration> {
+        let seconds = match self {
+            ErrorCode::Busy | ErrorCode::RateLimited => 1,
+            ErrorCode::OutcomeUnknown => 5,
+            ErrorCode::StorageFull | ErrorCode::ReadOnly => 30,
+            _ => return None,
+        };
+        Some(Duration::from_secs(seconds))
+    }
+
     /// Whether it is certain that the refused request stored nothing.
     pub fn nothing_was_stored(self) -> bool {
         !matches!(self, ErrorCode::OutcomeUnknown | ErrorCode::Internal)
@@ -123,14 +159,15 @@ pub struct Error {
     pub pointer: Option<String>,
     /// Which event of a batch, 0-based.
     pub index_in_batch: Option<usize>,
-    /// When to come back.
+    /// When to come back; [`ErrorCode::retry_after`] where nothing better is known.
     pub retry_after: Option<Duration>,
 }
 
 impl Error {
     /// An error of `code` that says `detail`.
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Error {
-        Error { code, detail: detail.into(), pointer: None, index_in_batch: None, retry_after: None }
+        let retry_after = code.retry_after();
+        Error { code, detail: detail.into(), pointer: None, index_in_batch: None, retry_after }
     }
 
     /// The same, pointing at a member.
@@ -143,5 +180,31 @@ impl Error {
     pub fn in_batch(mut self, index: usize) -> Error {
         self.index_in_batch = Some(index);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_listed_once_and_has_a_name_of_its_own() {
+        let names: std::collections::HashSet<&str> =
+            ErrorCode::ALL.into_iter().map(ErrorCode::as_str).collect();
+        assert_eq!(names.len(), ErrorCode::ALL.len());
+        for (position, code) in ErrorCode::ALL.into_iter().enumerate() {
+            // Without gaps in the order of the enum: none is missing between the first and the last.
+            assert_eq!(code as usize, position, "{code:?}");
+        }
+        assert_eq!(ErrorCode::UnsupportedMediaType as usize + 1, ErrorCode::ALL.len(), "it is the last one");
+    }
+
+    #[test]
+    fn overload_and_a_store_that_takes_nothing_say_when_to_come_back() {
+        for code in ErrorCode::ALL {
+            let is_overload = matches!(code.status(), 429 | 503 | 507);
+            assert_eq!(code.retry_after().is_some(), is_overload, "{code:?}");
+            assert_eq!(Error::new(code, "x").retry_after, code.retry_after());
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What runs beside the write path. One thread writes heartbeats and watches the clock; another, which may take
+//! What runs beside the write path. One thread writes heartbeats and refused uses of keys, and watches the clock; another, which may take
 //! minutes over one thing, merges the id table and seals layers whose month is over.
 
 #![expect(clippy::disallowed_methods, reason = "its two threads, and when a heartbeat is due")]
@@ -67,6 +67,7 @@ impl Housekeeper {
 fn keep_pulse(rounds: &Rounds, heartbeat_seconds: u64) {
     let mut beat = Instant::now();
     let mut is_late = false;
+    let mut are_refusals_late = false;
     let mut anomaly_written = false;
     while let Some(service) = rounds.next() {
         if heartbeat_seconds != 0 && beat.elapsed() >= Duration::from_secs(heartbeat_seconds) {
@@ -82,6 +83,14 @@ fn keep_pulse(rounds: &Rounds, heartbeat_seconds: u64) {
                 }
                 Err(_) => {}
             }
+        }
+        match service.write_refused_uses(false) {
+            Ok(()) => are_refusals_late = false,
+            Err(error) if !are_refusals_late => {
+                are_refusals_late = true;
+                tracing::warn!(%error, "refused uses of keys were not written yet");
+            }
+            Err(_) => {}
         }
         anomaly_written = anomaly_written || service.report_clock_anomaly();
     }
@@ -100,7 +109,7 @@ fn keep_up(rounds: &Rounds, stopping: &AtomicBool) {
 fn merge_ids(inner: &Inner, stopping: &AtomicBool) {
     while !stopping.load(Ordering::Relaxed) {
         match inner.store.ids.merge_once(&|_| true) {
-            Ok(true) => {}
+            Ok(true) => inner.telemetry.write().merged(),
             Ok(false) => return,
             Err(error) => {
                 tracing::error!(%error, "the id table was not merged; look-ups go on with more runs");
@@ -127,7 +136,10 @@ fn seal_closed_layers(inner: &Inner, stopping: &AtomicBool, unsealable: &mut Has
             seal.write(dir).map_err(text).map(|()| true)
         };
         match seal() {
-            Ok(true) => tracing::info!(layer = %id, "the layer is sealed"),
+            Ok(true) => {
+                inner.telemetry.write().sealed();
+                tracing::info!(layer = %id, "the layer is sealed");
+            }
             Ok(false) => return,
             Err(error) => {
                 unsealable.insert(*id);

@@ -1,9 +1,10 @@
 //! API keys: made and revoked only together with an entry of the instance's own log, so that none can be
 //! minted unseen.
 
+use super::refused::{MALFORMED, RefusedUse, UNKNOWN};
 use super::system::own;
 use super::view::{KeyInfo, NewKey};
-use super::{Error, ErrorCode, Principal, Scope, Scopes, Service, no_such_tenant, random};
+use super::{Error, ErrorCode, Principal, Scope, Scopes, Service, random};
 use crate::access::Token;
 use crate::event::catalog::{Builder, Value, action};
 use crate::event::{Micros, Outcome};
@@ -14,19 +15,29 @@ use crate::store::state::{ApiKey, MAX_API_KEYS};
 const MAX_NAME_BYTES: usize = 128;
 
 impl Service {
-    /// Who a bearer token belongs to.
+    /// Who a bearer token belongs to. A refusal of a known key becomes an entry; one of an unknown key is counted.
     pub fn authenticate(&self, token: &str) -> Result<Principal, Error> {
         let unknown = |detail: &str| Error::new(ErrorCode::Unauthenticated, detail);
-        let token = Token::parse(token).map_err(|error| unknown(&error.to_string()))?;
-        let key = self.0.store.api_key(token.id());
+        let token = Token::parse(token).map_err(|error| {
+            self.0.telemetry.keys().refused(MALFORMED);
+            unknown(&error.to_string())
+        })?;
         // One answer for an unknown id and a wrong secret.
-        let key = key
-            .filter(|key| token.matches(&key.secret_digest))
-            .ok_or_else(|| unknown("this key is not known here"))?;
+        let not_known = || unknown("this key is not known here");
+        let Some(key) = self.0.store.api_key(token.id()) else {
+            self.0.telemetry.keys().refused(UNKNOWN);
+            return Err(not_known());
+        };
+        if !token.matches(&key.secret_digest) {
+            self.refused_use(&key.id, RefusedUse::WrongSecret);
+            return Err(not_known());
+        }
         if key.revoked_at != 0 {
+            self.refused_use(&key.id, RefusedUse::Revoked);
             return Err(unknown("this key was revoked"));
         }
         if key.expires_at != 0 && key.expires_at <= self.0.stamps.now() {
+            self.refused_use(&key.id, RefusedUse::Expired);
             return Err(unknown("this key has expired"));
         }
         Ok(Principal { key_id: key.id, tenant: key.tenant, scopes: Scopes::from_bits(key.scopes) })
@@ -160,7 +171,7 @@ impl Service {
             event = event.actor("api_key", by);
         }
         key.revoked_at = self.0.stamps.now();
-        let system = self.system_log().map_err(|_| no_such_tenant())?;
+        let system = self.system_log()?;
         self.write_own(vec![own(&system, event)?], vec![Control::ApiKey(key)]).map(drop)
     }
 }

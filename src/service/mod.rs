@@ -1,7 +1,8 @@
 //! What both doors (HTTP and command line) share: one object that owns an open store.
 //!
 //! Reading order: `open` (init, open, stop), `tenants` and `keys` (who there is), `admit`, `append`, `read`, `system`
-//! (what Varve writes of itself), `verifications` (a log read through, as a job), `checkpoints` (what was signed), `view` (what callers see).
+//! (what Varve writes of itself), `refused` (keys that were turned away), `verifications` (a log read through, as a job),
+//! `checkpoints` (what was signed), `observe` (metrics, readiness), `view` (what callers see).
 
 pub mod checkpoints;
 
@@ -10,8 +11,10 @@ mod append;
 mod error;
 mod housekeeper;
 mod keys;
+mod observe;
 mod open;
 mod read;
+mod refused;
 mod system;
 mod tenants;
 mod verifications;
@@ -19,16 +22,19 @@ mod view;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
 use checkpoints::SignedCheckpoints;
+use refused::RefusedUse;
 
 pub use crate::access::{Scope, Scopes};
 pub use admit::Submitted;
 pub use append::BatchMode;
 pub use error::{Error, ErrorCode};
+pub use observe::STALL_LIMIT;
 pub use open::{Initialised, OpenOptions};
 pub use view::{
     Committed, DisclosureView, FindingView, KeyInfo, NewKey, QueryPage, Receipt, RecordView, TenantInfo,
@@ -43,6 +49,8 @@ use crate::process::space::FreeSpace;
 use crate::store::keyfile::{KeyFile, LogSigner};
 use crate::store::log::Log;
 use crate::store::read::Store;
+use crate::telemetry::Telemetry;
+use crate::telemetry::disk::Measure;
 
 /// An open store. Cheap to clone; `stop` ends it for all clones.
 #[derive(Clone)]
@@ -60,6 +68,12 @@ struct Inner {
     space: FreeSpace,
     /// How long one query may work.
     query_time: Duration,
+    measure: Measure,
+    telemetry: Telemetry,
+    /// Refused uses of keys that are in no entry yet.
+    refused: refused::RefusedUses,
+    /// Set once, when a stop in order begins.
+    stopping: AtomicBool,
     /// Creating logs is rare and must not race over a name or a number.
     creating: Mutex<()>,
     housekeeper: Mutex<Option<housekeeper::Housekeeper>>,
@@ -104,8 +118,14 @@ impl Service {
                     && (tenant == Tenant::SYSTEM || scope == Scope::Admin || scope == Scope::Operator)
             }
         };
-        let log = self.0.store.log_of(tenant).filter(|_| own).ok_or_else(no_such_tenant)?;
+        if !own {
+            let reason = if by.tenant.is_some() { RefusedUse::OtherTenant } else { RefusedUse::Scope };
+            self.refused_use(&by.key_id, reason);
+            return Err(no_such_tenant());
+        }
+        let log = self.0.store.log_of(tenant).ok_or_else(no_such_tenant)?;
         if scope == Scope::Ingest && tenant == Tenant::SYSTEM {
+            self.refused_use(&by.key_id, RefusedUse::Scope);
             return Err(Error::new(
                 ErrorCode::Forbidden,
                 "Varve alone writes its own log; nothing was stored. Name a tenant.",
@@ -118,6 +138,7 @@ impl Service {
         if allowed {
             return Ok(log);
         }
+        self.refused_use(&by.key_id, RefusedUse::Scope);
         Err(Error::new(
             ErrorCode::Forbidden,
             format!("this key lacks the scope `{}`; nothing was done. Use a key that has it.", scope.name()),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -9,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use super::checkpoints::SignedCheckpoints;
 use super::housekeeper::Housekeeper;
 use super::read::QUERY_TIME;
+use super::refused::RefusedUses;
 use super::{Error, ErrorCode, Inner, Scope, Scopes, Service, random};
 use crate::event::catalog::{Builder, action};
 use crate::event::{Instance, Outcome};
@@ -23,6 +25,8 @@ use crate::store::fresh;
 use crate::store::read::Store;
 use crate::store::recovery;
 use crate::store::sled::SledBackend;
+use crate::telemetry::Telemetry;
+use crate::telemetry::disk::Measure;
 use crate::tlog::hash::Hash;
 
 /// How far the clock may be behind the newest entry at start: 24 hours.
@@ -51,6 +55,8 @@ pub struct OpenOptions {
     pub journal: journal::Options,
     /// When a checkpoint of the journal is due.
     pub checkpoints: Pace,
+    /// Where the service counts. Clones of these options share it: give each service its own.
+    pub telemetry: Telemetry,
 }
 
 impl Default for OpenOptions {
@@ -66,6 +72,7 @@ impl Default for OpenOptions {
             clock: Arc::new(SystemClock),
             journal: journal::Options::default(),
             checkpoints: Pace::default(),
+            telemetry: Telemetry::new(),
         }
     }
 }
@@ -169,14 +176,17 @@ impl Service {
         }
         let signed = SignedCheckpoints::open(data).map_err(refused)?;
         refuse_what_was_signed_otherwise(&recovered.store, &signed)?;
+        options.telemetry.write().know_codes(ErrorCode::ALL.map(ErrorCode::as_str));
+        options.telemetry.http().know_codes(ErrorCode::ALL.map(ErrorCode::as_str));
+        options.telemetry.keys().know_reasons(super::refused::reasons());
         let pipeline = Pipeline::start(
             &recovered.store,
             recovered.applier,
             recovered.journal,
             &recovered.signers,
             &stamps,
-            recovered.newest_frame,
             options.checkpoints,
+            &options.telemetry,
         )
         .map_err(refused)?;
         pipeline.queue.set_room(options.max_queued_events, options.max_queued_bytes);
@@ -185,6 +195,10 @@ impl Service {
         let service = Service(Arc::new(Inner {
             space,
             query_time: options.query_time,
+            measure: Measure::new(data),
+            telemetry: options.telemetry.clone(),
+            refused: RefusedUses::default(),
+            stopping: AtomicBool::new(false),
             store: recovered.store,
             pipeline,
             stamps,
@@ -217,12 +231,17 @@ impl Service {
     /// Writes `varve.service.stopped`, finishes what was taken, makes a clean checkpoint, closes. Idempotent.
     pub fn stop(&self) -> Result<(), Error> {
         let Some(lock) = self.0.lock.lock().take() else { return Ok(()) };
+        self.begin_stop();
         let housekeeper = self.0.housekeeper.lock().take();
         drop(housekeeper);
         self.0.verifications.stop();
         // Whatever becomes of the entry, the threads end before the lock is given up.
         let written = match self.0.store.poison.reason() {
-            None => self.write_system(Builder::new(action::SERVICE_STOPPED, Outcome::Success)).map(drop),
+            None => {
+                let refusals = self.write_refused_uses(true);
+                let stopped = self.write_system(Builder::new(action::SERVICE_STOPPED, Outcome::Success));
+                refusals.and(stopped.map(drop))
+            }
             Some(_) => Ok(()),
         };
         let stopped = self.0.pipeline.stop().map_err(refused);

@@ -65,7 +65,7 @@ impl Service {
         if store.log_of(tenant).is_some() {
             return Err(Error::new(
                 ErrorCode::AlreadyExists,
-                format!("tenant `{tenant}` exists; it is unchanged"),
+                "a tenant of that name exists; it is unchanged",
             )
             .at("/tenant"));
         }

@@ -1,5 +1,7 @@
 //! What callers see: tenants, keys, receipts, records. Field names are the contract's.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -30,8 +32,8 @@ pub struct TenantInfo {
     pub bytes: Option<u64>,
 }
 
-/// A new API key; `key` is shown once.
-#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
+/// A new API key; `key` is shown once. `Debug` does not show it.
+#[derive(Clone, serde::Serialize, schemars::JsonSchema)]
 pub struct NewKey {
     /// Public id.
     pub id: String,
@@ -41,8 +43,8 @@ pub struct NewKey {
     pub scopes: Vec<String>,
 }
 
-/// A key as listed.
-#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
+/// A key as listed. `Debug` leaves out the name, which may be a person's.
+#[derive(Clone, serde::Serialize, schemars::JsonSchema)]
 pub struct KeyInfo {
     /// Public id.
     pub id: String,
@@ -58,8 +60,8 @@ pub struct KeyInfo {
     pub revoked_at: Option<String>,
 }
 
-/// The receipt of one event (contract; bytes as base64url).
-#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
+/// The receipt of one event (contract; bytes as base64url). `Debug` says whose it is and where it stands.
+#[derive(Clone, serde::Serialize, schemars::JsonSchema)]
 pub struct Receipt {
     /// Tenant.
     pub tenant: String,
@@ -86,8 +88,8 @@ pub struct Receipt {
     pub committed: Option<Committed>,
 }
 
-/// What a client needs to check what was committed (contract: `?verifiable=true`).
-#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
+/// What a client needs to check what was committed (contract: `?verifiable=true`). `Debug` shows sizes alone.
+#[derive(Clone, serde::Serialize, schemars::JsonSchema)]
 pub struct Committed {
     /// The exact bytes hashed, as a string.
     pub canonical: String,
@@ -97,8 +99,8 @@ pub struct Committed {
     pub disclosures: Vec<DisclosureView>,
 }
 
-/// One disclosure; `value` is the exact canonical JSON text.
-#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
+/// One disclosure; `value` is the exact canonical JSON text. `Debug` shows its place and size.
+#[derive(Clone, serde::Serialize, schemars::JsonSchema)]
 pub struct DisclosureView {
     /// RFC 6901 pointer of the sealed member.
     pub path: String,
@@ -155,6 +157,48 @@ impl FindingView {
             expected: finding.expected.clone(),
             found: finding.found.clone(),
         }
+    }
+}
+
+impl fmt::Debug for NewKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewKey").field("id", &self.id).field("scopes", &self.scopes).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for KeyInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyInfo")
+            .field("id", &self.id)
+            .field("scopes", &self.scopes)
+            .field("created_at", &self.created_at)
+            .field("expires_at", &self.expires_at)
+            .field("revoked_at", &self.revoked_at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipt")
+            .field("tenant", &self.tenant)
+            .field("index", &self.index)
+            .field("recorded_at", &self.recorded_at)
+            .field("link", &self.link)
+            .field("duplicate", &self.duplicate)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Committed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Committed({} bytes, {:?})", self.canonical.len(), self.disclosures)
+    }
+}
+
+impl fmt::Debug for DisclosureView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DisclosureView({}, {} bytes)", self.path, self.value.len())
     }
 }
 

@@ -127,11 +127,17 @@ pub trait Backend: Send + Sync {
     fn destroy(&self, dir: &Path) -> Result<(), KvError>;
 }
 
-/// A list of writes, in order; of two to the same key the later one counts.
-#[derive(Clone, Debug, Default)]
+/// A list of writes, in order; of two to the same key the later one counts. `Debug` shows its size.
+#[derive(Clone, Default)]
 pub struct Batch {
     writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     bytes: usize,
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Batch({} writes, {} bytes)", self.writes.len(), self.bytes)
+    }
 }
 
 impl Batch {

@@ -93,6 +93,13 @@ struct Slot {
     used: AtomicU64,
 }
 
+impl Slot {
+    /// Whether the layer is open, as far as can be told without waiting: a busy slot counts.
+    fn is_open(&self) -> bool {
+        self.layer.try_lock().is_none_or(|layer| layer.is_some())
+    }
+}
+
 impl Layers {
     /// The layers that `manifest` names; nothing is opened.
     pub fn new(data: &Path, backend: Arc<dyn Backend>, manifest: Manifest) -> Layers {
@@ -131,6 +138,12 @@ impl Layers {
     /// All layers, oldest first.
     pub fn list(&self) -> Vec<LayerId> {
         self.inner.lock().manifest.layers.keys().copied().collect()
+    }
+
+    /// How many are open, or being opened or closed.
+    pub fn open_count(&self) -> usize {
+        let slots: Vec<Arc<Slot>> = self.inner.lock().slots.values().cloned().collect();
+        slots.iter().filter(|slot| slot.is_open()).count()
     }
 
     /// A layer, opened if need be.
@@ -253,8 +266,7 @@ impl Layers {
             inner.slots.iter().filter(|(id, _)| Some(**id) != newest).map(|(_, slot)| slot.clone()).collect()
         };
         slots.sort_by_key(|slot| slot.used.load(Ordering::Relaxed));
-        let is_open = |slot: &Arc<Slot>| slot.layer.try_lock().is_none_or(|layer| layer.is_some());
-        let mut open = 1 + slots.iter().filter(|slot| is_open(slot)).count();
+        let mut open = 1 + slots.iter().filter(|slot| slot.is_open()).count();
         for slot in slots {
             if open <= MAX_OPEN_LAYERS {
                 return;
@@ -302,6 +314,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layers = layers(dir.path(), 20);
         assert_eq!(open(&layers), (6..20).map(month).collect::<Vec<_>>());
+        assert_eq!(layers.open_count(), MAX_OPEN_LAYERS);
         let held = layers.get(month(6)).unwrap();
         layers.get(month(7)).unwrap();
         layers.get(month(0)).unwrap();

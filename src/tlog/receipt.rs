@@ -8,8 +8,8 @@ use super::chain::{ENTRY_BYTES, Entry, EntryError, leaf_hash, link, signed_messa
 use super::hash::Hash;
 use super::key::{KeyId, Signature, VerifyingKey};
 
-/// A receipt as it was handed out.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// A receipt as it was handed out. `Debug` leaves out the id, which the client chose.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Receipt {
     /// The tenant whose log it is.
     pub tenant: String,
@@ -29,6 +29,18 @@ pub struct Receipt {
     pub signature: Signature,
     /// Id of the key that made it.
     pub key_id: KeyId,
+}
+
+impl std::fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Receipt")
+            .field("tenant", &self.tenant)
+            .field("index", &self.index)
+            .field("recorded_at", &self.recorded_at)
+            .field("link", &self.link)
+            .field("key_id", &self.key_id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Receipt {

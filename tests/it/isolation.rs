@@ -28,6 +28,7 @@ const RULES: &[(&str, &str, &str)] = &[
     ("GET", "/v1/tenants/{tenant}/verify/{id}", "verify"),
     ("GET", "/healthz", "-"),
     ("GET", "/readyz", "-"),
+    ("GET", "/metrics", "-"),
     ("GET", "/openapi.json", "-"),
     ("GET", "/docs", "-"),
 ];

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "tests own their threads, clocks and random numbers")]
 
+mod canary;
 mod cli;
 mod config;
 mod crash;
@@ -14,3 +15,4 @@ mod refusals;
 mod rot;
 mod server;
 mod slow;
+mod telemetry;

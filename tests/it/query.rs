@@ -25,6 +25,7 @@ use varve::store::memory::MemoryBackend;
 use varve::store::read::{ReadError, Store, short_token};
 use varve::store::state::{Head, LogIdentity};
 use varve::store::{fresh, recovery};
+use varve::telemetry::Telemetry;
 use varve::tlog::hash::Hash;
 
 /// 2026-01-01T00:00:00Z.
@@ -173,8 +174,8 @@ impl World {
             opened.journal,
             &opened.signers,
             &stamps,
-            opened.newest_frame,
             Pace { bytes: 200_000, interval: Duration::from_secs(1), ..Pace::default() },
+            &Telemetry::new(),
         )
         .unwrap();
         let log = store.log_of("acme").unwrap_or_else(|| create_log(&store, &pipeline, &opened.key_file));

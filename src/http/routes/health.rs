@@ -1,4 +1,5 @@
-//! `/healthz` (the process answers) and `/readyz` (the store takes writes). Neither needs a key.
+//! `/healthz` (the process answers) and `/readyz` (the store takes writes and acknowledges them). Neither needs a key,
+//! and neither says more than that.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -6,7 +7,7 @@ use axum::response::Response;
 use serde_json::json;
 
 use super::super::App;
-use super::super::error::{Answer, Problem};
+use super::super::error::Answer;
 use super::super::openapi::{BARE, Content, Operation, of};
 use crate::service::ErrorCode;
 
@@ -31,19 +32,15 @@ pub(crate) async fn healthz() -> Response {
 
 pub(crate) const READYZ: Operation = Operation {
     id: "isReady",
-    summary: "Says whether the store takes writes.",
+    summary: "Says whether the store takes writes and acknowledges them.",
     answers: &[(200, "It does.", Content::Json(of::<Health>))],
-    refusals: &[ErrorCode::ReadOnly],
+    refusals: &[ErrorCode::ReadOnly, ErrorCode::StorageFull, ErrorCode::Busy],
     ..BARE
 };
 
-/// `GET /readyz`: 503 `read_only` once the store has stopped taking writes. Why stands in the server's log: this
-/// route is open to all.
+/// `GET /readyz`: 503 `read_only` once the store has stopped or is stopping, 507 `storage_full`, 503 `busy` when the
+/// queue has no room or nothing becomes durable. Why stands in the server's log: this route is open to all.
 pub(crate) async fn readyz(State(app): State<App>) -> Answer {
-    if app.service.poisoned().is_some() {
-        let detail =
-            "the store has stopped taking writes and the process is about to exit; see the server's log";
-        return Err(Problem::new(ErrorCode::ReadOnly, detail));
-    }
+    app.service.ready()?;
     Ok(super::json(StatusCode::OK, &json!({"status": "ready"})))
 }

@@ -6,6 +6,7 @@ pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod keys;
 pub(crate) mod log;
+pub(crate) mod metrics;
 pub(crate) mod tenants;
 pub(crate) mod verifications;
 

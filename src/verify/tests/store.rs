@@ -122,8 +122,8 @@ impl Writing {
             recovered.journal,
             &recovered.signers,
             &stamps,
-            recovered.newest_frame,
             crate::ingest::Pace::default(),
+            &crate::telemetry::Telemetry::new(),
         )
         .unwrap();
         Writing {

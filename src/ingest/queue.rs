@@ -165,8 +165,8 @@ impl Queue {
     /// Whether one event more would be taken now; asked before a body is read for nothing.
     pub fn has_room(&self) -> Result<(), SubmitError> {
         self.is_open()?;
-        let has_room = self.load.events.load(Ordering::Relaxed) < self.room().0
-            && self.load.bytes.load(Ordering::Relaxed) < MAX_QUEUED_BYTES;
+        let (max_events, max_bytes) = self.room();
+        let has_room = self.depth() < max_events && self.bytes() < max_bytes;
         if has_room { Ok(()) } else { Err(SubmitError::Busy) }
     }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::append::{MAX_BATCH_EVENTS, MAX_SUBMISSION_BYTES};
 use super::{Error, ErrorCode, Service};
-use crate::ingest::queue::{MAX_QUEUED_BYTES, MAX_QUEUED_EVENTS};
 use crate::process::watchdog::SYNC_LIMIT;
 use crate::telemetry::{Reading, Telemetry};
 
@@ -115,6 +114,7 @@ fn seconds(micros: i64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingest::queue::MAX_QUEUED_EVENTS;
     use std::sync::Arc;
 
     use crate::event::Outcome;

@@ -205,7 +205,7 @@ mod tests {
         let by = Principal { key_id: "k".into(), tenant: Some("acme".into()), scopes: all };
         let raw = br#"{"action":"a.b","outcome":"success","actor":{"id":"u"}}"#;
         let events: Vec<Submitted<'_>> = (0..700).map(|_| Submitted { raw, idempotency_key: None }).collect();
-        let stored = wait_for(async { service.append(&by, "acme", &events, BatchMode::Atomic, false).await });
+        let stored = wait_for(service.append(&by, "acme", &events, BatchMode::Atomic, false));
         assert_eq!(stored.unwrap().len(), 700);
         (dir, service, by)
     }

@@ -4,7 +4,10 @@
 #![allow(clippy::disallowed_methods, reason = "tests own their threads, clocks and random numbers")]
 
 mod cli;
+mod client;
 mod crash;
 mod http;
 mod query;
 mod rot;
+mod server;
+mod snippets;

@@ -4,6 +4,9 @@ pub mod tlog;
 
 pub mod event;
 
+#[cfg(feature = "client")]
+pub mod client;
+
 #[cfg(feature = "server")]
 pub mod telemetry;
 

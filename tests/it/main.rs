@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "tests own their threads, clocks and random numbers")]
 
+mod away;
 mod canary;
 mod cli;
+mod client;
 mod config;
 mod crash;
 mod http;
@@ -15,4 +17,5 @@ mod refusals;
 mod rot;
 mod server;
 mod slow;
+mod snippets;
 mod telemetry;

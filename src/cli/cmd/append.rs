@@ -35,9 +35,9 @@ pub(in crate::cli) fn run(args: &AppendArgs, output: &Output) -> Result<Exit, Fa
     let client = Client::new(&args.server, output)?;
     let input = Input::open(&args.file)?;
     let progress = output.progress(None, "events");
-    let on_receipt: super::super::send::OnReceipt<'_> = Box::new(|receipt, raw| {
+    let on_receipt: super::super::send::OnReceipt<'_> = Box::new(|receipt| {
         if output.is_json() {
-            return output.data(raw.get());
+            return output.data(receipt.json());
         }
         let note = if receipt.duplicate { "  duplicate" } else { "" };
         output.data(&format!("{}  {}  {}{note}", receipt.index, receipt.recorded_at, receipt.id))

@@ -52,7 +52,7 @@ pub(in crate::cli) fn run(args: &ImportArgs, output: &Output) -> Result<Exit, Fa
     }
     let progress = output.progress(None, "events");
     let mut sender =
-        Sender::new(&client, &args.tenant.tenant, args.strict, false, progress, Box::new(|_, _| Ok(())));
+        Sender::new(&client, &args.tenant.tenant, args.strict, false, progress, Box::new(|_| Ok(())));
     let mut unread = 0_u64;
     for file in &args.files {
         let mut sink: Box<Sink<'_>> = Box::new(|record| match record {

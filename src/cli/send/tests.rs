@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use super::super::args::ServerArgs;
 use super::super::output::{Exit, Output};
 use super::*;
+use crate::client::MAX_BATCH_BYTES;
+use crate::event::limits::MAX_EVENT_BYTES;
 
 /// A server that answers from a script and keeps what it was asked.
 struct Script {
@@ -65,7 +67,7 @@ impl Script {
         let server = ServerArgs { url: self.url.clone(), key_file: Some(key_file) };
         let client = Client::new(&server, &output).unwrap();
         let progress = output.progress(None, "events");
-        let mut sender = Sender::new(&client, "acme", is_strict, false, progress, Box::new(|_, _| Ok(())));
+        let mut sender = Sender::new(&client, "acme", is_strict, false, progress, Box::new(|_| Ok(())));
         let pushed = events.iter().enumerate().try_for_each(|(at, event)| {
             let line = at as u64 + 1;
             sender.push(Origin { file: "f".into(), line, record: line }, event)
@@ -170,58 +172,4 @@ fn a_key_without_the_scope_ends_it_at_once() {
     let (tally, asked) =
         Script::start(&[(403, |_| json!({"code": "forbidden", "detail": "no scope"}))]).send(&["{}"], false);
     assert_eq!((tally.unwrap_err().exit, asked.len()), (Exit::CouldNotTell, 1));
-}
-
-#[test]
-fn an_id_is_put_in_front_and_nothing_else_changes() {
-    let (event, was_named) = with_id("{ \"n\": 1.00, \"s\":\"\\u0041\"}").unwrap();
-    assert!(was_named);
-    let id = &event[7..43];
-    assert_eq!(event, format!("{{\"id\":\"{id}\",\"n\": 1.00, \"s\":\"\\u0041\"}}"));
-    assert_eq!(Uuid::parse_str(id).unwrap().get_version_num(), 7);
-    assert!(with_id("{}").unwrap().0.ends_with("\"}"));
-    assert_ne!(with_id("{}").unwrap().0, with_id("{}").unwrap().0);
-}
-
-#[test]
-fn an_event_with_an_id_is_left_alone() {
-    for event in [
-        "{\"id\":\"a\"}",
-        "{\"action\":\"x\",\"\\u0069d\":\"a\"}",
-        "{\"id\":7}",
-        "{\"id\":\"a\",\"id\":\"b\"}",
-    ] {
-        assert_eq!(with_id(event), Ok((event.to_owned(), false)), "{event}");
-    }
-}
-
-#[test]
-fn what_is_no_object_never_joins_a_batch() {
-    for bad in ["", "{", "{\"a\":1", "7", "null", "[]", "[1]", "\"x\"", "{} {}", "{},{}", "{\"a\":1}]"] {
-        assert!(with_id(bad).is_err(), "{bad}");
-    }
-}
-
-#[test]
-fn outcomes_are_read_and_counted() {
-    let receipt = r#"{"tenant":"t","index":4,"id":"a","recorded_at":"2026","duplicate":true}"#;
-    let problem =
-        r#"{"code":"invalid_event","detail":"no","pointer":"/a","retryable":false,"index_in_batch":1}"#;
-    let answer = format!("{{\"results\":[{receipt},{problem}]}}");
-    let all = outcomes(answer.as_bytes(), 2).unwrap_or_default();
-    assert!(matches!(&all[0], Outcome::Stored(receipt, _) if receipt.index == 4 && receipt.duplicate));
-    assert!(
-        matches!(&all[1], Outcome::Refused(refusal) if refusal.to_string() == "invalid_event: no (at /a)")
-    );
-    assert!(outcomes(answer.as_bytes(), 3).is_err());
-    assert!(outcomes(b"{\"results\":[{}]}", 1).is_err());
-    assert!(outcomes(format!("{{\"receipts\":[{receipt}]}}").as_bytes(), 1).is_ok());
-}
-
-#[test]
-fn a_batch_is_an_array() {
-    let origin = Origin { file: "-".into(), line: 1, record: 1 };
-    let events = [(origin.clone(), "{\n}".to_owned()), (origin, "{}".to_owned())];
-    assert_eq!(array(&events), b"[{\n},{}]");
-    assert_eq!(array(&[]), b"[]");
 }

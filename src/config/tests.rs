@@ -84,7 +84,7 @@ fn each_key_is_taken_from_each_layer_and_the_later_layer_wins() {
         let file = line(key, &text);
         let (environment, flags) = ([(variable.as_str(), text.as_str())], [(key.name, text.as_str())]);
         for (outcome, origin) in [
-            (gathered(Some(&file), &[], &[]), format!("varve.toml:1")),
+            (gathered(Some(&file), &[], &[]), "varve.toml:1".to_owned()),
             (gathered(None, &environment, &[]), variable.clone()),
             (gathered(None, &[], &flags), format!("--{}", key.flag())),
             (gathered(Some(&file), &environment, &[]), variable.clone()),

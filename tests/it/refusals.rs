@@ -205,7 +205,7 @@ fn no_room_now() {
     let options = OpenOptions { max_queued_events: 10, ..OpenOptions::default() };
     let server = Server::with(&options, HttpLimits::default());
     let key = server.key(&["ingest"]);
-    let batch = format!("[{}]", vec![EVENT; 11].join(","));
+    let batch = format!("[{}]", [EVENT; 11].join(","));
     refused(&server, 1, &server.post(EVENTS, &key, &batch), 503, "busy", None);
     assert_eq!(server.post(EVENTS, &key, EVENT).status, 201, "one fits");
 

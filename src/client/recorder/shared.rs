@@ -19,17 +19,20 @@ use super::super::error::{Error, Problem};
 use super::super::new_event::{NewEvent, NotAnEvent, new_uuid};
 use super::super::spool::{Spool, SpoolError, SpoolSync};
 use super::drops::{Count, DropFile, Drops};
-use super::{Closed, MAX_REJECTED, PERSIST_INTERVAL, Recorded, RecorderOptions, Rejected, Stats};
+use super::{Closed, MAX_REJECTED, OnRejected, PERSIST_INTERVAL, Recorded, RecorderOptions, Rejected, Stats};
 
 /// How soon one count of drops may follow another.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Where a caller waits for ever: a year.
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 86_400);
 
 /// Everything that the threads share.
 pub(super) struct Shared {
     pub(super) client: Client,
     tenant: String,
     pub(super) options: Settings,
-    pub(super) on_rejected: Mutex<Option<Box<dyn Fn(&Rejected) + Send>>>,
+    pub(super) on_rejected: Mutex<Option<OnRejected>>,
     spool: Option<Mutex<Spool>>,
     /// Held by the one who syncs; the others find that theirs was synced too.
     sync_turn: Mutex<()>,
@@ -205,6 +208,7 @@ impl Shared {
         if is_full {
             state.drop_events(1);
             self.to_spool.notify_one();
+            self.to_send.notify_one();
             return Ok(Pushed::Full);
         }
         state.queue.push_back(Queued { event, at: Instant::now() });
@@ -366,7 +370,7 @@ impl Shared {
 
     /// Waits for `pause`, or until closing begins.
     pub(super) fn pause(&self, pause: Duration) {
-        let end = Instant::now() + pause;
+        let end = from_now(pause);
         let mut state = lock(&self.state);
         while state.closing.is_none() {
             let left = end.saturating_duration_since(Instant::now());
@@ -545,7 +549,7 @@ impl Shared {
     }
 
     pub(super) fn flush(&self, timeout: Duration) -> bool {
-        let end = Instant::now() + timeout;
+        let end = from_now(timeout);
         let mut state = lock(&self.state);
         state.flushes += 1;
         self.to_send.notify_one();
@@ -565,7 +569,7 @@ impl Shared {
     }
 
     pub(super) fn begin_closing(&self, timeout: Duration) {
-        lock(&self.state).closing = Some(Instant::now() + timeout);
+        lock(&self.state).closing = Some(from_now(timeout));
         self.to_send.notify_all();
         self.answered.notify_all();
     }
@@ -652,6 +656,11 @@ fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>, time: Option<Durat
         Some(time) => condition.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner).0,
         None => condition.wait(guard).unwrap_or_else(PoisonError::into_inner),
     }
+}
+
+/// The end of a wait. A longer one than [`LONGEST_WAIT`] is that one.
+fn from_now(wait: Duration) -> Instant {
+    Instant::now() + wait.min(LONGEST_WAIT)
 }
 
 fn texts<'a>(events: impl Iterator<Item = &'a NewEvent>) -> Vec<Arc<str>> {

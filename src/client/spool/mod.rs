@@ -49,6 +49,7 @@ const MAX_READ_BYTES: u64 = SEGMENT_BYTES + (1 << 17);
 
 const LOCK_FILE: &str = "lock";
 const SUFFIX: &str = ".spool";
+const DAMAGED: &str = "damaged";
 
 /// When the spool's writes reach the disk itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -273,15 +274,27 @@ impl Spool {
     }
 
     /// The oldest events that are not answered: at most `max_events` and `max_bytes` of them, at least one if there is
-    /// one. They stay until [`Spool::answered`].
+    /// one. They stay until [`Spool::answered`]. A segment that the disk does not give back is put aside, and its events
+    /// are counted as lost.
     ///
     /// # Errors
-    /// When the segment cannot be read.
+    /// When the segment cannot be read now, and may be later.
     pub(super) fn front(&mut self, max_events: usize, max_bytes: usize) -> io::Result<Vec<Arc<str>>> {
         loop {
             let Some(segment) = self.segments.front() else { return Ok(Vec::new()) };
             let (number, expected) = (segment.number, segment.events);
-            let bytes = read_from(&self.path(number), self.front_at)?;
+            let bytes = match read_from(&self.path(number), self.front_at) {
+                Ok(bytes) => bytes,
+                Err(error) if is_gone(&error) => {
+                    self.lost_events += expected;
+                    let path = self.path(number);
+                    // It may be gone altogether.
+                    let _ = fs::rename(&path, path.with_extension(DAMAGED));
+                    self.remove_front();
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let mut frames = Frames::of(&bytes);
             let mut events: Vec<Arc<str>> = Vec::new();
             let (mut taken_bytes, mut end, mut is_cut) = (0, 0, false);
@@ -463,7 +476,7 @@ impl Spool {
         if tenant.is_none() && events > 0 {
             // Whose events they are is not known any more. They are put aside for a person to look at.
             self.lost_events += events;
-            return fs::rename(&path, path.with_extension("damaged")).map_err(Taking::Io);
+            return fs::rename(&path, path.with_extension(DAMAGED)).map_err(Taking::Io);
         }
         if events == 0 {
             return fs::remove_file(&path).map_err(Taking::Io);
@@ -521,6 +534,12 @@ fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
     }
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+/// Whether trying again would meet the same: the file is not there, is no segment, or its sectors are bad.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData)
+        || error.raw_os_error() == Some(Errno::IO.raw_os_error())
 }
 
 /// The bytes of a segment from `at` to its end.

@@ -236,7 +236,7 @@ impl JsonSchema for AddressedEvent {
 /// What is answered where all events were stored.
 #[derive(JsonSchema)]
 #[schemars(untagged)]
-#[expect(dead_code, reason = "a schema alone")]
+#[expect(dead_code, clippy::large_enum_variant, reason = "a schema alone")]
 enum Appended {
     One(Receipt),
     Batch(Receipts),

@@ -112,7 +112,7 @@ fn seconds(micros: i64) -> f64 {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "readers beside the writer")]
+#[expect(clippy::disallowed_methods, reason = "a test owns its threads")]
 mod tests {
     use super::*;
     use crate::ingest::queue::MAX_QUEUED_EVENTS;

@@ -325,7 +325,7 @@ fn send_what_is_refused(server: &Watched, key: &str) {
     for request in [
         format!("GET /{c} HTTP/9.9\r\n\r\n"),
         format!("{c}\r\n\r\n"),
-        format!("GET {c} HTTP/1.1\r\n\r\n"),
+        format!("GET {c} HTTP/1.1\r\nConnection: close\r\n\r\n"),
         format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{c}\r\n\r\n"),
         format!("POST {EVENTS} HTTP/1.1\r\nHost: x\r\nContent-Length: {c}\r\n\r\n"),
         format!("GET /healthz HTTP/1.1\r\nHost: {c}\r\nConnection: close\r\n\r\n"),

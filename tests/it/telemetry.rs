@@ -361,7 +361,7 @@ fn refused_uses_of_known_keys_are_entries() {
 
     let started = Instant::now();
     while server.refusals().len() < 5 {
-        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", server.refusals());
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", server.refusals());
         std::thread::sleep(Duration::from_millis(50));
     }
     // Repeats within the minute cost no entry until the stop.

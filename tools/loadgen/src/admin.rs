@@ -1,0 +1,139 @@
+//! What a run needs before and after its load: tenants, keys, the size of a log.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+use varve::tlog::key::VerifyingKey;
+
+use crate::Fault;
+use crate::wire::Connection;
+
+/// Tenants of one run.
+pub const MAX_TENANTS: usize = 10_000;
+
+/// A log that load goes to.
+pub struct Log {
+    /// The tenant.
+    pub tenant: String,
+    /// A key with the scopes `ingest` and `read`. Never shown.
+    pub key: String,
+    /// The origin of the log, which its public key names.
+    pub origin: String,
+    /// The log's public key.
+    pub public_key: VerifyingKey,
+}
+
+#[cfg(test)]
+impl Log {
+    pub(crate) fn for_tests(tenant: &str) -> Log {
+        use varve::tlog::key::{SeedSigner, Signer as _};
+        let signer = SeedSigner::from_seed(&[1; 32]);
+        Log {
+            tenant: tenant.to_owned(),
+            key: "varve_key".to_owned(),
+            origin: format!("test.local/{tenant}"),
+            public_key: signer.verifying_key(),
+        }
+    }
+}
+
+/// A connection for requests that are few.
+pub struct Admin {
+    connection: Connection,
+}
+
+impl Admin {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Nobody listens.
+    pub async fn open(address: SocketAddr) -> Result<Admin, Fault> {
+        let connection = Connection::open(address).await;
+        let connection =
+            connection.map_err(|error| Fault::unable(format!("cannot connect to {address}: {error}")))?;
+        Ok(Admin { connection })
+    }
+
+    /// Makes `count` tenants that nobody has used, with a key each.
+    ///
+    /// # Errors
+    /// The key is not the operator's, or the server refuses.
+    pub async fn make_logs(
+        &mut self,
+        operator_key: &str,
+        run: &str,
+        count: usize,
+    ) -> Result<Vec<Log>, Fault> {
+        let mut logs = Vec::with_capacity(count);
+        for nth in 0..count {
+            let tenant = format!("load-{run}-{nth}");
+            let body = json!({"tenant": tenant});
+            self.call("POST", "/v1/tenants", operator_key, Some(&body), 201).await?;
+            let path = format!("/v1/tenants/{tenant}");
+            let shown = self.call("GET", &path, operator_key, None, 200).await?;
+            let vkey = shown["public_key"].as_str().unwrap_or_default();
+            let (origin, public_key) = VerifyingKey::parse_vkey(vkey).map_err(Fault::unable)?;
+            if shown["origin"].as_str() != Some(origin.as_str()) {
+                return Err(Fault::Broken(vec![format!("the public key of {tenant} is of another origin")]));
+            }
+            let body = json!({"name": "load", "scopes": ["ingest", "read"]});
+            let made = self.call("POST", &format!("{path}/keys"), operator_key, Some(&body), 201).await?;
+            let key = made["key"].as_str().unwrap_or_default().to_owned();
+            logs.push(Log { tenant, key, origin, public_key });
+        }
+        Ok(logs)
+    }
+
+    /// How many entries the log has.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn size(&mut self, log: &Log) -> Result<u64, Fault> {
+        let shown = self.call("GET", &format!("/v1/tenants/{}", log.tenant), &log.key, None, 200).await?;
+        shown["size"].as_u64().ok_or_else(|| Fault::unable("a log has no size"))
+    }
+
+    /// Asks for `path` and returns the body of an answer of `status`.
+    ///
+    /// # Errors
+    /// Another status, or no answer.
+    pub async fn get(&mut self, path: &str, key: &str, status: u16) -> Result<Vec<u8>, Fault> {
+        self.ask("GET", path, key, None, status).await
+    }
+
+    async fn call(
+        &mut self,
+        method: &str,
+        path: &str,
+        key: &str,
+        body: Option<&Value>,
+        status: u16,
+    ) -> Result<Value, Fault> {
+        let answer = self.ask(method, path, key, body, status).await?;
+        serde_json::from_slice(&answer)
+            .map_err(|_| Fault::unable(format!("{method} {path}: the answer is not JSON")))
+    }
+
+    async fn ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        key: &str,
+        body: Option<&Value>,
+        status: u16,
+    ) -> Result<Vec<u8>, Fault> {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = self.connection.exchange(request.as_bytes()).await;
+        let answer = answer.map_err(|broken| Fault::unable(format!("{method} {path}: {broken}")))?;
+        if answer.head.status != status {
+            // A problem never repeats a value that was sent, so it can be shown.
+            let said = String::from_utf8_lossy(answer.body()).into_owned();
+            return Err(Fault::unable(format!("{method} {path}: {} {said}", answer.head.status)));
+        }
+        Ok(answer.body().to_vec())
+    }
+}

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use varve::tlog::key::VerifyingKey;
 
 use crate::Fault;
-use crate::wire::Connection;
+use crate::wire::{Broken, Connection};
 
 /// Tenants of one run.
 pub const MAX_TENANTS: usize = 10_000;
@@ -39,6 +39,7 @@ impl Log {
 
 /// A connection for requests that are few.
 pub struct Admin {
+    address: SocketAddr,
     connection: Connection,
 }
 
@@ -51,7 +52,7 @@ impl Admin {
         let connection = Connection::open(address).await;
         let connection =
             connection.map_err(|error| Fault::unable(format!("cannot connect to {address}: {error}")))?;
-        Ok(Admin { connection })
+        Ok(Admin { address, connection })
     }
 
     /// Makes `count` tenants that nobody has used, with a key each.
@@ -127,13 +128,24 @@ impl Admin {
             "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let answer = self.connection.exchange(request.as_bytes()).await;
-        let answer = answer.map_err(|broken| Fault::unable(format!("{method} {path}: {broken}")))?;
-        if answer.head.status != status {
-            // A problem never repeats a value that was sent, so it can be shown.
-            let said = String::from_utf8_lossy(answer.body()).into_owned();
-            return Err(Fault::unable(format!("{method} {path}: {} {said}", answer.head.status)));
+        let mut answer = self.exchange(&request).await;
+        if method == "GET" && answer.is_err() {
+            // A server closes what was idle for its time, or for a second when connections are scarce.
+            *self = Admin::open(self.address).await?;
+            answer = self.exchange(&request).await;
         }
-        Ok(answer.body().to_vec())
+        let (answered, body) =
+            answer.map_err(|broken| Fault::unable(format!("{method} {path}: {broken}")))?;
+        if answered != status {
+            // A problem never repeats a value that was sent, so it can be shown.
+            let said = String::from_utf8_lossy(&body);
+            return Err(Fault::unable(format!("{method} {path}: {answered} {said}")));
+        }
+        Ok(body)
+    }
+
+    async fn exchange(&mut self, request: &str) -> Result<(u16, Vec<u8>), Broken> {
+        let answer = self.connection.exchange(request.as_bytes()).await?;
+        Ok((answer.head.status, answer.body().to_vec()))
     }
 }

@@ -7,7 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,9 @@ const STALL_TIME: Duration = Duration::from_secs(15);
 /// What the slowest client that is served reads in [`STALL_TIME`]: about 1 KiB a second.
 const MIN_PROGRESS_BYTES: u64 = 16 * 1024;
 
+/// What a connection of HTTP/2 begins with (RFC 9113 §3.4), as far as no request of HTTP/1 does.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
 /// How long a connection may be idle once connections are scarce.
 const IDLE_UNDER_PRESSURE: Duration = Duration::from_secs(1);
 
@@ -41,6 +44,9 @@ pub(super) struct Activity {
     /// Milliseconds from `since`: when the last request ended.
     idle_from: AtomicU64,
     written_bytes: AtomicU64,
+    /// Bytes of [`HTTP2_PREFACE`] that were the first to come.
+    preface_seen: AtomicUsize,
+    has_served: AtomicBool,
 }
 
 /// What a look at a connection says.
@@ -70,6 +76,8 @@ impl Activity {
             head_began: AtomicU64::new(0),
             idle_from: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
+            preface_seen: AtomicUsize::new(0),
+            has_served: AtomicBool::new(false),
         })
     }
 
@@ -80,6 +88,7 @@ impl Activity {
     /// A request was read to the end of its head.
     pub(super) fn begin(self: &Arc<Activity>) -> UnderWay {
         self.active.fetch_add(1, Ordering::AcqRel);
+        self.has_served.store(true, Ordering::Release);
         self.head_began.store(0, Ordering::Release);
         UnderWay { activity: self.clone(), answering: false }
     }
@@ -99,6 +108,28 @@ impl Activity {
         let idle_time = if scarce { IDLE_UNDER_PRESSURE.min(limits.idle_time) } else { limits.idle_time };
         let is_idle = now > self.idle_from.load(Ordering::Acquire) + millis(idle_time);
         if is_idle { Verdict::Idle } else { Verdict::Keep }
+    }
+
+    /// Bytes came.
+    fn read(&self, bytes: &[u8]) {
+        let seen = self.preface_seen.load(Ordering::Acquire);
+        let is_http2 = seen == HTTP2_PREFACE.len();
+        if !is_http2 && !self.has_served.load(Ordering::Acquire) {
+            let rest = &HTTP2_PREFACE[seen..];
+            let count = rest.len().min(bytes.len());
+            if rest[..count] == bytes[..count] {
+                self.preface_seen.store(seen + count, Ordering::Release);
+            }
+        }
+        // What comes while a request is under way is its body, or the head of the next one: that one's time begins
+        // once this request has ended, with the next byte. On HTTP/2 frames come between requests that begin none
+        // (answers to pings, window updates): once it has served, its idleness alone counts.
+        let begins = self.active.load(Ordering::Acquire) == 0
+            && !(is_http2 && self.has_served.load(Ordering::Acquire));
+        if begins {
+            let now = self.now_ms() + 1;
+            let _ = self.head_began.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire);
+        }
     }
 
     /// While a handler works the client owes nothing. Once an answer stands ready it must be read.
@@ -186,12 +217,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let activity = &self.activity;
-        // What comes while a request is under way is its body, or the head of the next one: that one's time
-        // begins once this request has ended, with the next byte.
-        if buffer.filled().len() > before && activity.active.load(Ordering::Acquire) == 0 {
-            let now = activity.now_ms() + 1;
-            let _ = activity.head_began.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire);
+        if let Some(bytes) = buffer.filled().get(before..).filter(|bytes| !bytes.is_empty()) {
+            self.activity.read(bytes);
         }
         read
     }
@@ -281,6 +308,24 @@ mod tests {
         assert_eq!(activity.look(&limits(), false, &mut Progress::default()), Verdict::TooSlow);
         drop(activity.begin());
         assert_eq!(activity.look(&limits(), false, &mut Progress::default()), Verdict::Keep);
+    }
+
+    #[test]
+    fn frames_between_requests_of_http2_begin_no_head() {
+        let activity = begun(100);
+        let began = |activity: &Activity| activity.head_began.load(Ordering::Acquire) > 0;
+        activity.read(b"PRI * HT");
+        activity.read(b"TP/2.0\r\n\r\nSM\r\n\r\n");
+        assert!(began(&activity), "the first request has the time of a head");
+        drop(activity.begin());
+        activity.read(b"a ping was heard");
+        assert!(!began(&activity));
+        // On HTTP/1 whatever comes between requests begins the next.
+        let activity = begun(100);
+        activity.read(b"POST /");
+        drop(activity.begin());
+        activity.read(b"G");
+        assert!(began(&activity));
     }
 
     #[test]

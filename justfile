@@ -15,6 +15,7 @@ fmt:
 lint:
     cargo clippy --workspace --all-targets -- -D warnings
     cargo clippy -p varve --no-default-features --lib -- -D warnings
+    cargo clippy -p varve --no-default-features --features client --lib -- -D warnings
 
 # the command of the README
 test:

@@ -28,7 +28,7 @@ class Varve:
             if os.path.exists(self.sealed): self.write(self.spool, self.read(self.sealed) + self.read(self.spool)); os.remove(self.sealed)
             texts, results, wait = self.read(self.spool)[:60], [], 0  # 60 of 64 KiB are under the 4 MiB of a request
         if not texts: return 0
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError, KeyError):  # no answer: the same ids go again
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError, KeyError, TypeError):  # no answer: the same ids go again
             link = (http.client.HTTPSConnection if self.to.scheme == "https" else http.client.HTTPConnection)(self.to.netloc, timeout=10)
             link.request("POST", self.path, "[" + ",".join(texts) + "]", {"Authorization": "Bearer " + self.key, "Content-Type": "application/json"})
             answer = link.getresponse()  # redirects are not followed: the key goes to one server

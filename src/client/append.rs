@@ -22,6 +22,9 @@ pub const MAX_BATCH_EVENTS: usize = 1000;
 /// Bytes of one request, its brackets and commas included (contract).
 pub const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 
+/// Sends a body and gives back the answer's.
+type Sending<'a> = dyn FnMut(&[u8]) -> Result<Vec<u8>, Error> + 'a;
+
 /// What became of one event of a batch.
 #[derive(Clone, Debug)]
 pub enum Outcome {
@@ -160,15 +163,11 @@ impl Client {
 
     /// Sends events by `send`. A request that is refused as a whole for what it holds is cut in halves until the event
     /// that is to blame stands alone: a batch can be within its limits and over them once it is sealed.
-    fn each(
-        &self,
-        events: &[&NewEvent],
-        send: &mut dyn FnMut(&[u8]) -> Result<Vec<u8>, Error>,
-    ) -> Result<Vec<Outcome>, Error> {
+    fn each(&self, events: &[&NewEvent], send: &mut Sending<'_>) -> Result<Vec<Outcome>, Error> {
         match send(&array(events)) {
             Ok(answer) => self.outcomes(&answer, events),
             Err(Error::Refused(problem)) if problem.blames_content() && events.len() == 1 => {
-                Ok(vec![Outcome::Refused(problem)])
+                Ok(vec![Outcome::Refused(*problem)])
             }
             Err(error) if error.blames_content() => {
                 let (left, right) = events.split_at(events.len() / 2);
@@ -311,13 +310,13 @@ mod tests {
         let client = client();
         let refused = |code: &str| {
             let json = format!("{{\"code\":\"{code}\",\"retryable\":{}}}", code == "busy");
-            Error::Refused(client.problem(json.as_bytes()).unwrap())
+            Error::Refused(Box::new(client.problem(json.as_bytes()).unwrap()))
         };
-        if sent.iter().any(|event| event["id"] == "gone") {
-            return Err(refused("busy"));
-        }
         if sent.len() > 2 || sent.iter().any(|event| event["id"] == "bad") {
             return Err(refused("too_large"));
+        }
+        if sent.iter().any(|event| event["id"] == "gone") {
+            return Err(refused("busy"));
         }
         let receipts =
             sent.iter().map(|event| serde_json::json!({"index": 1, "id": event["id"], "recorded_at": ""}));

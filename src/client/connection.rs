@@ -220,7 +220,7 @@ impl Client {
                 problem.status = response.status().as_u16();
                 problem.retry_after = retry_after;
                 problem.request_id = text(headers, "x-request-id").map(|id| said(id, &self.inner.key));
-                Error::Refused(problem)
+                Error::Refused(Box::new(problem))
             }
             None => {
                 let status = response.status().as_u16();

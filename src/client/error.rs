@@ -87,7 +87,7 @@ pub(super) fn said(text: &str, key: &str) -> String {
 pub enum Error {
     /// The server said no.
     #[error("{0}")]
-    Refused(Problem),
+    Refused(Box<Problem>),
     /// The server was not reached, or the connection broke off before the answer was whole.
     #[error(
         "{url} cannot be reached: {reason}; whether anything was stored is not known, so send it again with the same id"
@@ -190,7 +190,7 @@ mod tests {
         let problem = Problem::read(json, KEY).unwrap();
         assert_eq!((problem.status, problem.index_in_batch), (422, Some(7)));
         assert_eq!(problem.to_string(), "invalid_event: `outcome` is missing (at /outcome)");
-        assert!(problem.blames_content() && !Error::Refused(problem).is_retryable());
+        assert!(problem.blames_content() && !Error::Refused(Box::new(problem)).is_retryable());
         for none in [&b"{}"[..], b"[]", b"x", b"{\"code\":\"\"}", b"{\"code\":7}"] {
             assert!(Problem::read(none, KEY).is_none());
         }

@@ -44,7 +44,8 @@ pub use error::{Error, Problem};
 pub use new_event::{NewEvent, NotAnEvent};
 pub use receipt::{Checked, LogKey, Receipt, ReceiptFault};
 pub use recorder::{
-    Closed, MAX_REJECTED, NotDurable, OpenError, Recorded, Recorder, RecorderOptions, Rejected, Stats,
+    Closed, MAX_REJECTED, NotDurable, OnRejected, OpenError, Recorded, Recorder, RecorderOptions, Rejected,
+    Stats,
 };
 pub use retry::Retry;
 pub use spool::{SpoolError, SpoolOptions, SpoolSync};

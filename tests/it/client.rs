@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use varve::client::{
-    Ask, Client, ClientOptions, Error, LogKey, NewEvent, NotDurable, Outcome, Recorded, Recorder,
+    Ask, Client, ClientOptions, Error, LogKey, NewEvent, NotDurable, OnRejected, Outcome, Recorded, Recorder,
     RecorderOptions, Repeat, Retry, SpoolOptions, SpoolSync,
 };
 
@@ -259,7 +259,7 @@ fn what_is_refused_holds_up_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&told);
-    let on_rejected: Box<dyn Fn(&varve::client::Rejected) + Send> = Box::new(move |rejected| {
+    let on_rejected: OnRejected = Box::new(move |rejected| {
         tell.lock().unwrap().push((rejected.id.clone(), rejected.problem.code.clone()));
         panic!("the service's own code");
     });
@@ -457,7 +457,8 @@ fn many_threads_record_and_close_waits_for_what_can_be_sent() {
             });
         }
     });
-    let closed = recorder.close(LONG);
+    assert!(recorder.flush(Duration::MAX), "{:?}", recorder.stats());
+    let closed = recorder.close(Duration::MAX);
     assert_eq!((closed.spooled, closed.lost, closed.is_durable), (0, 0, true));
     let mut seqs: Vec<u64> =
         server.events().iter().map(|event| event["producer"]["seq"].as_u64().unwrap()).collect();
@@ -507,7 +508,8 @@ fn a_kill_loses_nothing_that_was_said_to_be_durable() {
         assert!(recorder.flush(LONG), "{:?}", recorder.stats());
         let stats = recorder.stats();
         // At least those; perhaps one or more that it had no time to speak of. Rounds repeat the ids of the one before.
-        assert!(stats.stored as usize >= durable && stats.damaged_bytes == 0, "{stats:?}");
-        assert_eq!(server.ids("authn.login").len(), before.max(stats.stored as usize));
+        let stored = usize::try_from(stats.stored).unwrap();
+        assert!(stored >= durable && stats.damaged_bytes == 0, "{stats:?}");
+        assert_eq!(server.ids("authn.login").len(), before.max(stored));
     }
 }

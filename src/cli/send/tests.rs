@@ -1,5 +1,7 @@
 //! Batches, ids and outcomes; and the sender against a server that says what the test wants.
 
+#![expect(clippy::disallowed_methods, reason = "the script has a thread of its own")]
+
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;

@@ -47,6 +47,9 @@ pub const MAX_REJECTED: usize = 100;
 /// How soon after a drop its count is on the disk, where there is a spool.
 const PERSIST_INTERVAL: Duration = Duration::from_millis(200);
 
+/// What is told of events that are refused for good.
+pub type OnRejected = Box<dyn Fn(&Rejected) + Send>;
+
 /// How a [`Recorder`] behaves. `RecorderOptions::default()` has no spool: add one.
 pub struct RecorderOptions {
     /// Name of the service, 1 to 128 characters. With it each event without a `producer` gets one: this name, an
@@ -66,9 +69,9 @@ pub struct RecorderOptions {
     pub request_time: Duration,
     /// What dropping the recorder gives [`Recorder::close`].
     pub close_time: Duration,
-    /// Told of each event that the server refuses for good, on the sender's thread. It must not wait: nothing is sent
-    /// meanwhile.
-    pub on_rejected: Option<Box<dyn Fn(&Rejected) + Send>>,
+    /// Told of each event that the server refuses for good, on the sender's thread. It must not wait, because nothing is
+    /// sent meanwhile, and not close the recorder, which waits for that thread.
+    pub on_rejected: Option<OnRejected>,
 }
 
 impl Default for RecorderOptions {

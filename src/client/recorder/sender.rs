@@ -12,6 +12,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use super::super::append::Outcome;
 use super::super::error::{Error, Problem};
@@ -21,6 +22,9 @@ use super::shared::{Next, Shared, Work, lock, own_problem};
 
 /// Tries after which a pause is as long as pauses get; what will not pass by itself is not asked sooner.
 const LONG_PAUSE_TRIES: u32 = 20;
+
+/// Longest `Retry-After` that is waited out: a fault in a proxy must not silence a service for a day.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
@@ -75,7 +79,8 @@ fn deliver(shared: &Shared, mut work: Work) -> Result<(), Work> {
             return Err(work);
         }
         tries = if error.is_retryable() { tries + 1 } else { LONG_PAUSE_TRIES };
-        shared.pause(shared.client.options().retry.pause(tries, error.retry_after()));
+        let retry_after = error.retry_after().map(|asked| asked.min(MAX_RETRY_AFTER));
+        shared.pause(shared.client.options().retry.pause(tries, retry_after));
     }
     shared.settle(&work);
     Ok(())
@@ -93,7 +98,7 @@ fn sort(shared: &Shared, work: &mut Work, outcomes: Vec<Outcome>) -> Option<Erro
                 duplicates += u64::from(receipt.duplicate);
             }
             Outcome::Refused(problem) if problem.retryable => {
-                why = Some(Error::Refused(problem));
+                why = Some(Error::Refused(Box::new(problem)));
                 work.open.push(event);
             }
             Outcome::Unsettled(error) => {

@@ -265,6 +265,26 @@ fn a_directory_that_takes_no_file_is_an_error_and_loses_nothing() {
     assert_eq!(drain(&mut spool), events(0..1));
 }
 
+#[test]
+fn a_segment_that_is_gone_holds_up_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(dir.path());
+    let large: Vec<Arc<str>> = (0..6).map(|number| event(number, 60_000)).collect();
+    assert_eq!(spool.append(&large).unwrap(), 6);
+    let paths = segments(dir.path());
+    assert_eq!(paths.len(), 2);
+    fs::remove_file(&paths[0]).unwrap();
+    assert_eq!(drain(&mut spool), large[3..]);
+    assert_eq!((spool.lost_events, spool.events()), (3, 0));
+    // Longer than any segment: not one of ours.
+    spool.append(&large[..4]).unwrap();
+    let path = segments(dir.path()).remove(0);
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(MAX_READ_BYTES + 1).unwrap();
+    assert_eq!(drain(&mut spool), large[3..4]);
+    assert_eq!(spool.lost_events, 3 + 3);
+    assert!(path.with_extension(DAMAGED).exists());
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Append(usize, usize),

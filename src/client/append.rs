@@ -105,7 +105,8 @@ impl Client {
     }
 
     /// Appends each event on its own account: one that is refused holds up no other. Outcomes stand in the order of
-    /// the events. Those that were refused as retryable are sent again.
+    /// the events. Those that were refused as retryable are sent again. The bounds of [`Retry`](super::Retry) are those
+    /// of all requests together.
     ///
     /// # Errors
     /// [`Error`] when nothing is known of any of them.
@@ -118,7 +119,8 @@ impl Client {
         while !open.is_empty() {
             let asked: Vec<&NewEvent> = open.iter().map(|at| &events[*at]).collect();
             let answered = match self.each(&asked, &mut |body| {
-                self.ask(&Ask { method: "POST", path: path.clone(), body: Some(body), repeat: Repeat::Safe })
+                let ask = Ask { method: "POST", path: path.clone(), body: Some(body), repeat: Repeat::Safe };
+                self.ask_within(&ask, &mut tries)
             }) {
                 Ok(answered) => answered,
                 Err(error) if open.len() == events.len() => return Err(error),

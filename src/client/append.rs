@@ -22,6 +22,9 @@ pub const MAX_BATCH_EVENTS: usize = 1000;
 /// Bytes of one request, its brackets and commas included (contract).
 pub const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 
+/// Sends a body and gives back the answer's.
+type Sending<'a> = dyn FnMut(&[u8]) -> Result<Vec<u8>, Error> + 'a;
+
 /// What became of one event of a batch.
 #[derive(Clone, Debug)]
 pub enum Outcome {
@@ -69,9 +72,6 @@ impl Batch {
     }
 }
 
-/// Sends one body and answers what came back.
-type SendBody<'a> = dyn FnMut(&[u8]) -> Result<Vec<u8>, Error> + 'a;
-
 impl Client {
     /// Appends one event to the log of `tenant`. When this returns a receipt, the event is on the server's disk.
     ///
@@ -105,7 +105,8 @@ impl Client {
     }
 
     /// Appends each event on its own account: one that is refused holds up no other. Outcomes stand in the order of
-    /// the events. Those that were refused as retryable are sent again.
+    /// the events. Those that were refused as retryable are sent again. The bounds of [`Retry`](super::Retry) are those
+    /// of all requests together.
     ///
     /// # Errors
     /// [`Error`] when nothing is known of any of them.
@@ -118,7 +119,8 @@ impl Client {
         while !open.is_empty() {
             let asked: Vec<&NewEvent> = open.iter().map(|at| &events[*at]).collect();
             let answered = match self.each(&asked, &mut |body| {
-                self.ask(&Ask { method: "POST", path: path.clone(), body: Some(body), repeat: Repeat::Safe })
+                let ask = Ask { method: "POST", path: path.clone(), body: Some(body), repeat: Repeat::Safe };
+                self.ask_within(&ask, &mut tries)
             }) {
                 Ok(answered) => answered,
                 Err(error) if open.len() == events.len() => return Err(error),
@@ -163,7 +165,7 @@ impl Client {
 
     /// Sends events by `send`. A request that is refused as a whole for what it holds is cut in halves until the event
     /// that is to blame stands alone: a batch can be within its limits and over them once it is sealed.
-    fn each(&self, events: &[&NewEvent], send: &mut SendBody<'_>) -> Result<Vec<Outcome>, Error> {
+    fn each(&self, events: &[&NewEvent], send: &mut Sending<'_>) -> Result<Vec<Outcome>, Error> {
         match send(&array(events)) {
             Ok(answer) => self.outcomes(&answer, events),
             Err(Error::Refused(problem)) if problem.blames_content() && events.len() == 1 => {

@@ -154,7 +154,11 @@ impl Client {
     /// # Errors
     /// What the last try met.
     pub fn ask(&self, ask: &Ask<'_>) -> Result<Vec<u8>, Error> {
-        let mut tries = Tries::begin(self.inner.options.retry);
+        self.ask_within(ask, &mut Tries::begin(self.inner.options.retry))
+    }
+
+    /// [`Client::ask`] within the tries and the time that are left of several requests.
+    pub(super) fn ask_within(&self, ask: &Ask<'_>, tries: &mut Tries) -> Result<Vec<u8>, Error> {
         loop {
             let error = match self.ask_once(ask, tries.time_for_one(self.inner.options.request_time)) {
                 Ok(body) => return Ok(body),

@@ -1,6 +1,6 @@
 //! Batches, ids and outcomes; and the sender against a server that says what the test wants.
 
-#![expect(clippy::disallowed_methods, reason = "the server of a test")]
+#![expect(clippy::disallowed_methods, reason = "the script has a thread of its own")]
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};

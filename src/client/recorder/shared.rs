@@ -10,16 +10,16 @@
 )]
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::super::append::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS};
 use super::super::connection::Client;
 use super::super::error::{Error, Problem};
 use super::super::new_event::{NewEvent, NotAnEvent, new_uuid};
-use super::super::spool::{Spool, SpoolError, SpoolSync};
+use super::super::spool::{Spool, SpoolSync};
 use super::drops::{Count, DropFile, Drops};
-use super::{Closed, MAX_REJECTED, OnRejected, PERSIST_INTERVAL, Recorded, RecorderOptions, Rejected, Stats};
+use super::{Closed, MAX_REJECTED, OnRejected, Recorded, RecorderOptions, Rejected, Stats};
 
 /// How soon one count of drops may follow another.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -33,15 +33,15 @@ pub(super) struct Shared {
     tenant: String,
     pub(super) options: Settings,
     pub(super) on_rejected: Mutex<Option<OnRejected>>,
-    spool: Option<Mutex<Spool>>,
+    pub(super) spool: Option<Mutex<Spool>>,
     /// Held by the one who syncs; the others find that theirs was synced too.
-    sync_turn: Mutex<()>,
-    drop_file: Option<Mutex<DropFile>>,
+    pub(super) sync_turn: Mutex<()>,
+    pub(super) drop_file: Option<Mutex<DropFile>>,
     pub(super) state: Mutex<State>,
     /// There is something to send, or it is time to stop.
-    to_send: Condvar,
+    pub(super) to_send: Condvar,
     /// There is something to spool or to write down, or it is time to stop.
-    to_spool: Condvar,
+    pub(super) to_spool: Condvar,
     /// Something was answered.
     answered: Condvar,
 }
@@ -52,41 +52,41 @@ pub(super) struct Settings {
     queue_events: usize,
     queue_bytes: usize,
     linger: Duration,
-    spool_after: Duration,
-    spool_sync: Option<SpoolSync>,
+    pub(super) spool_after: Duration,
+    pub(super) spool_sync: Option<SpoolSync>,
     pub(super) request_time: Duration,
     close_time: Duration,
 }
 
 #[derive(Default)]
 pub(super) struct State {
-    queue: VecDeque<Queued>,
-    queue_bytes: usize,
+    pub(super) queue: VecDeque<Queued>,
+    pub(super) queue_bytes: usize,
     /// Taken from the queue, not answered, not in the spool.
-    in_flight: Option<InFlight>,
+    pub(super) in_flight: Option<InFlight>,
     next_seq: u64,
-    drops: Drops,
+    pub(super) drops: Drops,
     /// Whether `drops` says more than the file.
-    has_new_drops: bool,
+    pub(super) has_new_drops: bool,
     reported_at: Option<Instant>,
     flushes: u32,
     closing: Option<Instant>,
-    is_spooler_wanted: bool,
+    pub(super) is_spooler_wanted: bool,
     /// As the spool says, so that waiting does not need its lock.
-    spooled_events: u64,
+    pub(super) spooled_events: u64,
     pub(super) rejected: VecDeque<Rejected>,
     pub(super) stats: Stats,
     pub(super) closed: Closed,
 }
 
-struct Queued {
-    event: NewEvent,
-    at: Instant,
+pub(super) struct Queued {
+    pub(super) event: NewEvent,
+    pub(super) at: Instant,
 }
 
-struct InFlight {
-    events: Vec<NewEvent>,
-    since: Instant,
+pub(super) struct InFlight {
+    pub(super) events: Vec<NewEvent>,
+    pub(super) since: Instant,
 }
 
 /// What became of an event that was pushed.
@@ -111,12 +111,6 @@ enum Source {
     Queue,
     Spool,
     Drops(Count),
-}
-
-/// What the spooler does next.
-pub(super) struct ToDo {
-    pub(super) spill: bool,
-    pub(super) write_drops: bool,
 }
 
 /// What the sender does next.
@@ -395,138 +389,7 @@ impl Shared {
         state.stats.last_error = Some(error.clone());
     }
 
-    // -----------------------------------------------------------------------------------------------------
-    // The spooler's side.
-
-    /// Waits until something has to be spooled or written down. `None` when it is time to stop.
-    pub(super) fn wait_to_spool(&self) -> Option<ToDo> {
-        let mut state = lock(&self.state);
-        loop {
-            if !state.is_spooler_wanted {
-                return None;
-            }
-            let now = Instant::now();
-            let oldest = state.in_flight.as_ref().map(|sent| sent.since);
-            let oldest = oldest.or_else(|| state.queue.front().map(|queued| queued.at));
-            let due_in = oldest.map(|at| self.options.spool_after.saturating_sub(now - at));
-            let is_due = due_in == Some(Duration::ZERO) || self.is_half_full(&state);
-            if is_due || state.has_new_drops {
-                return Some(ToDo { spill: is_due, write_drops: state.has_new_drops });
-            }
-            state = wait(&self.to_spool, state, due_in);
-        }
-    }
-
-    /// Waits a little: what could not be spooled now may be later, and a flood of drops is written down in parts.
-    pub(super) fn wait_a_little(&self) {
-        let end = Instant::now() + PERSIST_INTERVAL;
-        let mut state = lock(&self.state);
-        while state.is_spooler_wanted {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            state = wait(&self.to_spool, state, Some(left));
-        }
-    }
-
-    /// Moves what is on its way and what is queued into the spool, in this order. Whether all of it is there.
-    ///
-    /// # Errors
-    /// When the spool takes nothing more; what is in memory stays there.
-    pub(super) fn spill(&self) -> Result<bool, SpoolError> {
-        let Some(spool) = &self.spool else { return Ok(false) };
-        let mut spool = lock(spool);
-        let outcome = self.spill_into(&mut spool);
-        let mut state = lock(&self.state);
-        state.spooled_events = spool.events();
-        state.stats.spool_fault = outcome.as_ref().err().map(ToString::to_string);
-        drop((state, spool));
-        self.to_send.notify_one();
-        if self.options.spool_sync == Some(SpoolSync::EachWrite) && outcome.is_ok() {
-            self.make_durable()?;
-        }
-        outcome
-    }
-
-    fn spill_into(&self, spool: &mut Spool) -> Result<bool, SpoolError> {
-        let in_flight = lock(&self.state).in_flight.as_ref().map(|sent| texts(sent.events.iter()));
-        if let Some(events) = in_flight {
-            // Half of a batch in the spool would be sent again for nothing.
-            if !spool.has_room_for(&events) || spool.append(&events)? < events.len() {
-                return Ok(false);
-            }
-            lock(&self.state).in_flight = None;
-        }
-        let mut left = lock(&self.state).queue.len();
-        while left > 0 {
-            let chunk = {
-                let state = lock(&self.state);
-                texts(state.queue.iter().take(left.min(MAX_BATCH_EVENTS)).map(|queued| &queued.event))
-            };
-            let written = spool.append(&chunk)?;
-            let mut state = lock(&self.state);
-            (0..written).for_each(|_| drop(state.pop()));
-            if written < chunk.len() {
-                return Ok(false);
-            }
-            left -= written;
-        }
-        Ok(true)
-    }
-
-    /// Waits until the disk has all that was spooled before.
-    ///
-    /// # Errors
-    /// When a sync failed, now or before.
-    pub(super) fn make_durable(&self) -> Result<(), SpoolError> {
-        let Some(spool) = &self.spool else { return Ok(()) };
-        let mark = lock(spool).appended_bytes();
-        let _turn = lock(&self.sync_turn);
-        let what = {
-            let spool = lock(spool);
-            if spool.is_durable(mark) {
-                return Ok(());
-            }
-            if spool.has_failed() {
-                return Err(SpoolError::SyncFailed);
-            }
-            spool.to_sync()
-        };
-        let Some(what) = what else { return Ok(()) };
-        let outcome = what.sync();
-        let mut spool = lock(spool);
-        spool.was_synced(&what, &outcome);
-        outcome.map_err(|source| SpoolError::Io { path: spool.dir().to_owned(), source })
-    }
-
-    /// Writes the count of drops down, where there is a file for it. A failure leaves it to be written.
-    pub(super) fn write_drops(&self) -> bool {
-        let Some(file) = &self.drop_file else {
-            lock(&self.state).has_new_drops = false;
-            return false;
-        };
-        let mut file = lock(file);
-        let drops = {
-            let mut state = lock(&self.state);
-            if !std::mem::take(&mut state.has_new_drops) {
-                return true;
-            }
-            state.drops
-        };
-        let outcome = file.write(&drops);
-        let mut state = lock(&self.state);
-        match outcome {
-            Ok(()) => true,
-            Err(error) => {
-                state.has_new_drops = true;
-                state.stats.spool_fault = Some(error.to_string());
-                false
-            }
-        }
-    }
-
-    fn is_half_full(&self, state: &State) -> bool {
+    pub(super) fn is_half_full(&self, state: &State) -> bool {
         state.queue.len() * 2 >= self.options.queue_events
             || state.queue_bytes * 2 >= self.options.queue_bytes
     }
@@ -573,30 +436,6 @@ impl Shared {
         self.to_send.notify_all();
         self.answered.notify_all();
     }
-
-    pub(super) fn end_spooler(&self) {
-        lock(&self.state).is_spooler_wanted = false;
-        self.to_spool.notify_all();
-    }
-
-    /// Spools what is left in memory, counts what finds no place, and waits for the disk. The threads have ended.
-    pub(super) fn put_away(&self) {
-        // What went wrong is told by what is left.
-        let _ = self.spill();
-        let is_durable = self.make_durable().is_ok();
-        {
-            let mut state = lock(&self.state);
-            let in_flight = state.in_flight.take().map_or(0, |sent| sent.events.len());
-            let lost = (in_flight + state.queue.len()) as u64;
-            state.queue.clear();
-            state.queue_bytes = 0;
-            state.drop_events(lost);
-            state.closed.lost = lost;
-            state.closed.spooled = state.spooled_events;
-        }
-        let is_counted = self.write_drops() || !self.has_spool();
-        lock(&self.state).closed.is_durable = self.has_spool() && is_durable && is_counted;
-    }
 }
 
 impl Work {
@@ -607,7 +446,7 @@ impl Work {
 }
 
 impl State {
-    fn drop_events(&mut self, count: u64) {
+    pub(super) fn drop_events(&mut self, count: u64) {
         if count > 0 {
             self.drops.add(count, now_micros(), new_uuid);
             self.has_new_drops = true;
@@ -615,7 +454,7 @@ impl State {
         }
     }
 
-    fn pop(&mut self) -> Option<Queued> {
+    pub(super) fn pop(&mut self) -> Option<Queued> {
         let queued = self.queue.pop_front()?;
         self.queue_bytes -= queued.event.json().len();
         Some(queued)
@@ -651,7 +490,11 @@ pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>, time: Option<Duration>) -> MutexGuard<'a, T> {
+pub(super) fn wait<'a, T>(
+    condition: &Condvar,
+    guard: MutexGuard<'a, T>,
+    time: Option<Duration>,
+) -> MutexGuard<'a, T> {
     match time {
         Some(time) => condition.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner).0,
         None => condition.wait(guard).unwrap_or_else(PoisonError::into_inner),
@@ -659,12 +502,8 @@ fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>, time: Option<Durat
 }
 
 /// The end of a wait. A longer one than [`LONGEST_WAIT`] is that one.
-fn from_now(wait: Duration) -> Instant {
+pub(super) fn from_now(wait: Duration) -> Instant {
     Instant::now() + wait.min(LONGEST_WAIT)
-}
-
-fn texts<'a>(events: impl Iterator<Item = &'a NewEvent>) -> Vec<Arc<str>> {
-    events.map(NewEvent::shared_json).collect()
 }
 
 fn now_micros() -> u64 {

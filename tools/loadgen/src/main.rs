@@ -95,8 +95,8 @@ enum Mode {
         /// How many times the measured capacity
         #[arg(long, default_value_t = 10.0, value_parser = times)]
         times: f64,
-        /// Connections of the overload
-        #[arg(long, default_value_t = 500, value_parser = connections)]
+        /// Connections of the overload; each has one request under way, so few of them hold it back
+        #[arg(long, default_value_t = 2000, value_parser = connections)]
         connections: usize,
         /// Connections with which the capacity is measured
         #[arg(long, default_value_t = 8, value_parser = connections)]

@@ -125,7 +125,8 @@ mod tests {
         assert!(stat_fields("7 (a) S 1").is_none());
         assert_eq!(busy_ticks("cpu  10 20 30 1000 500 1 2 0 0 0\ncpu0 1"), Some(63));
         assert!(machine_cpu_time().unwrap() > Duration::ZERO);
-        assert!(family_cpu_time(std::process::id()).unwrap() >= own_cpu_time().unwrap());
+        let own = own_cpu_time().unwrap();
+        assert!(family_cpu_time(std::process::id()).unwrap() >= own);
         assert!(family_cpu_time(u32::MAX).is_err());
     }
 

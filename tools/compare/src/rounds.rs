@@ -76,9 +76,7 @@ impl Rounds {
             });
             lines.push(format!("    {}", each.join("  ")));
         }
-        lines.push(
-            "    each round, and in brackets the cores that other processes kept busy meanwhile".to_owned(),
-        );
+        lines.push("    each round, and in brackets the cores that others kept busy meanwhile".to_owned());
         lines
     }
 

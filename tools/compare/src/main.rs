@@ -22,6 +22,7 @@ use clap::{Parser, ValueEnum};
 use serde_json::json;
 use varve_loadgen::admin::{Admin, Log};
 use varve_loadgen::drive::{Done, Length, Load, Rate, drive};
+use varve_loadgen::interrupt::unless_told_to_stop;
 use varve_loadgen::request::Requests;
 use varve_loadgen::server::Server;
 use varve_loadgen::spent::Spent;
@@ -92,7 +93,9 @@ enum Which {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let findings = match run(&cli) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fault::unable);
+    let outcome = runtime.and_then(|runtime| runtime.block_on(unless_told_to_stop(run(&cli))));
+    let findings = match outcome {
         Ok(findings) => findings,
         Err(Fault::Broken(findings)) => findings,
         Err(Fault::Unable(why)) => {
@@ -106,7 +109,7 @@ fn main() -> ExitCode {
     if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run(cli: &Cli) -> Result<Vec<String>, Fault> {
+async fn run(cli: &Cli) -> Result<Vec<String>, Fault> {
     let tenants = usize::try_from(cli.tenants).unwrap_or(1);
     let workloads = [
         (
@@ -118,8 +121,6 @@ fn run(cli: &Cli) -> Result<Vec<String>, Fault> {
             Workload { name: "singles", batch: 1, connections: 64, tenants, requests: cli.singles },
         ),
     ];
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fault::unable)?;
     let (mut findings, mut results) = (Vec::new(), Vec::new());
     for (which, workload) in workloads {
         if cli.workload != Which::Both && cli.workload != which {
@@ -128,9 +129,9 @@ fn run(cli: &Cli) -> Result<Vec<String>, Fault> {
         // Stores of their own for each workload: none starts with what another left.
         let cluster = Cluster::start(&cli.pg_programs, cli.dir.as_deref())?;
         let server = Server::start(&cli.varve, cli.dir.as_deref())?;
-        let (rounds, found) = runtime.block_on(measure(cli, &workload, &cluster, &server))?;
+        let (rounds, found) = measure(cli, &workload, &cluster, &server).await?;
         if results.is_empty() && !cli.json {
-            println!("postgresql: {}", runtime.block_on(table::settings(&cluster.config()))?);
+            println!("postgresql: {}", table::settings(&cluster.config()).await?);
         }
         findings.extend(found);
         findings.extend(server.stop().err().map(|fault| format!("varve: {fault:?}")));

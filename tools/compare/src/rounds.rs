@@ -37,6 +37,11 @@ impl Outcome {
     pub(crate) fn rate(&self) -> f64 {
         self.events as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
+
+    /// Cores that other processes kept busy meanwhile.
+    fn noise(&self) -> Option<f64> {
+        self.spent.others_cores(self.elapsed)
+    }
 }
 
 /// All measured rounds of a workload; each has an outcome for each of [`SIDES`].
@@ -64,8 +69,14 @@ impl Rounds {
             let [least, middle, most] = spread(self.ratios(other));
             lines.push(format!("  varve / {name}: {middle:.2} ({least:.2} to {most:.2})"));
         }
-        let [least, middle, most] = self.others_cores();
-        lines.push(format!("  cores busy with other processes: {middle:.2} ({least:.2} to {most:.2})"));
+        for round in &self.0 {
+            let each = round.each_ref().map(|outcome| {
+                let noise = outcome.noise().map_or("?".to_owned(), |cores| format!("{cores:.2}"));
+                format!("{} ({noise})", grouped(rounded(outcome.rate())))
+            });
+            lines.push(format!("    {}", each.join("  ")));
+        }
+        lines.push("    each round, and in brackets the cores that others kept busy meanwhile".to_owned());
         lines
     }
 
@@ -81,7 +92,7 @@ impl Rounds {
             json!({"varve_to": SIDES[other], "min": least, "median": middle, "max": most})
         });
         json!({"workload": workload.name, "batch": workload.batch, "connections": workload.connections,
-            "tenants": workload.tenants, "cores_used_by_others": self.others_cores(), "rounds": self.0.len(), "events_per_round": workload.requests * workload.batch as u64,
+            "tenants": workload.tenants, "rounds": self.0.iter().map(each_side).collect::<Vec<_>>(), "events_per_round": workload.requests * workload.batch as u64,
             "sides": sides.collect::<Vec<_>>(), "ratios": ratios.collect::<Vec<_>>()})
     }
 
@@ -97,12 +108,6 @@ impl Rounds {
         cpu.as_secs_f64() * 1e6 / events.max(1) as f64
     }
 
-    /// Cores that were busy with something else while a side was measured.
-    fn others_cores(&self) -> [f64; 3] {
-        let outcomes = self.0.iter().flatten();
-        spread(outcomes.filter_map(|outcome| outcome.spent.others_cores(outcome.elapsed)).collect())
-    }
-
     /// Varve's rate to another's, in the same round.
     fn ratios(&self, other: usize) -> Vec<f64> {
         self.0.iter().map(|round| round[0].rate() / round[other].rate()).collect()
@@ -113,6 +118,11 @@ impl Rounds {
         self.0.iter().for_each(|round| all.add(&round[side].latencies));
         all
     }
+}
+
+fn each_side(round: &[Outcome; 3]) -> Value {
+    let sides = round.each_ref();
+    json!({"events_per_second": sides.map(|side| rounded(side.rate())), "cores_used_by_others": sides.map(Outcome::noise)})
 }
 
 /// Least, median and most; zeros where there is nothing.

@@ -183,7 +183,7 @@ impl Sender {
         let mut scratch = Vec::new();
         let mut connection = Some(connection);
         while let Some((number, due)) = self.pace.next().await {
-            if connection.is_none() {
+            if connection.as_ref().is_none_or(Connection::is_closed) {
                 connection = self.reopen().await;
             }
             self.noted.borrow_mut().sent += 1;

@@ -14,6 +14,7 @@ pub mod admin;
 pub mod check;
 pub mod drive;
 pub mod event;
+pub mod interrupt;
 pub mod kept;
 pub mod readback;
 pub mod report;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use varve_loadgen::admin::MAX_TENANTS;
 use varve_loadgen::drive::{MAX_CONNECTIONS, Rate};
+use varve_loadgen::interrupt::unless_told_to_stop;
 use varve_loadgen::overload::{self, Overload};
 use varve_loadgen::report::Report;
 use varve_loadgen::request::MAX_BATCH;
@@ -95,8 +96,8 @@ enum Mode {
         /// How many times the measured capacity
         #[arg(long, default_value_t = 10.0, value_parser = times)]
         times: f64,
-        /// Connections of the overload
-        #[arg(long, default_value_t = 500, value_parser = connections)]
+        /// Connections of the overload; each has one request under way, so few of them hold it back
+        #[arg(long, default_value_t = 2000, value_parser = connections)]
         connections: usize,
         /// Connections with which the capacity is measured
         #[arg(long, default_value_t = 8, value_parser = connections)]
@@ -137,7 +138,7 @@ enum Mode {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let is_json = cli.json;
-    let outcome = run(cli);
+    let outcome = run(&cli);
     let findings = match outcome {
         Ok(report) => {
             if is_json {
@@ -159,15 +160,17 @@ fn main() -> ExitCode {
     if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run(cli: Cli) -> Result<Report, Fault> {
-    let with_verify = cli.host.verify;
-    let host = host(&cli.host)?;
-    // After the server was started: what it gets is what the shell gives it.
-    raise_file_limit();
+fn run(cli: &Cli) -> Result<Report, Fault> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fault::unable)?;
-    let mut report = runtime.block_on(mode(&host, &cli.mode))?;
-    match host.finish(with_verify) {
+    let (host, mut report) = runtime.block_on(unless_told_to_stop(async {
+        let host = host(&cli.host)?;
+        // After the server was started: what it gets is what the shell gives it.
+        raise_file_limit();
+        let report = mode(&host, &cli.mode).await?;
+        Ok((host, report))
+    }))?;
+    match host.finish(cli.host.verify) {
         Ok(Some(told)) => report.lines.push(format!("  server {told}")),
         Ok(None) => {}
         // What was measured is still told.

@@ -113,7 +113,7 @@ pub async fn run(host: &Host, wanted: Steady) -> Result<Report, Fault> {
         format!("  {} events/s stored; answers: {}", grouped(rounded(rate)), counts(&done.tally.statuses)),
         format!("  latency {}", done.tally.stored),
         format!(
-            "  processor time of an event: server {} µs, this tool {} µs; other processes used {} cores",
+            "  processor time of an event: server {} µs, this tool {} µs; others used {} cores",
             told(ran.event_us(ran.server_cpu)),
             told(ran.event_us(ran.own_cpu)),
             ran.others_cores.map_or("an unknown number of".to_owned(), |cores| format!("{cores:.2}")),

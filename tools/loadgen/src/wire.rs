@@ -105,6 +105,13 @@ impl Connection {
         Ok(Answer { head, raw: &self.buffer[..head.length] })
     }
 
+    /// Whether the server has closed it since the last answer, as it may do with what is idle. Bytes that nobody
+    /// asked for count as closed too: what follows them could not be told apart from an answer.
+    pub fn is_closed(&self) -> bool {
+        let read = self.stream.try_read(&mut [0; 1]);
+        !read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     fn poll_exchange(
         &mut self,
         context: &mut Context<'_>,
@@ -244,5 +251,17 @@ mod tests {
         }
         assert!(served(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhel", 1).await.is_err());
         assert!(served(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhello", 1).await.is_err());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_connection_that_the_server_closed_is_known() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connection = Connection::open(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(!connection.is_closed());
+        drop(stream);
+        while !connection.is_closed() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! The tool against a real server, for two seconds.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test fails by panicking, and waits")]
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// The `varve` of the same build, where it has been built: `cargo test --workspace` does.
 fn varve() -> Option<PathBuf> {
@@ -61,6 +62,32 @@ fn every_receipt_of_a_real_server_is_good() {
         // And the genesis entries of two logs.
         assert_eq!(result["checked"]["records_read"], sent + 2, "{said}");
     }
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing_behind() {
+    let Some(varve) = varve() else {
+        eprintln!("SKIPPED: no `varve` beside this test; `cargo build` makes it");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let words =
+        ["steady", "--spawn", varve.to_str().unwrap(), "--dir", dir.path().to_str().unwrap(), "--rate", "10"];
+    let mut run = loadgen(&words).args(["--batch", "1", "--seconds", "60"]).spawn().unwrap();
+    // Whoever has started a server listens to signals already.
+    let begun = Instant::now();
+    let has_store = || {
+        std::fs::read_dir(dir.path())
+            .unwrap()
+            .any(|entry| entry.unwrap().path().join("data/journal").exists())
+    };
+    while !has_store() && begun.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = rustix::process::Pid::from_raw(i32::try_from(run.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(2));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 #[test]

@@ -17,8 +17,9 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::connection::Leaving;
 use super::error::{Problem, Refused};
-use super::extract::{LentBody, MAX_APPEND_BYTES};
+use super::extract::{LentBody, Rest};
 use super::{App, busy};
 use crate::service::{Error, ErrorCode, Principal, Scope, no_such_tenant};
 
@@ -67,10 +68,6 @@ permissions! {
 /// The tenant with Varve's own log. Its events are the operator's business, so the service decides.
 const SYSTEM_TENANT: &str = "_system";
 
-/// Bytes of a refused request's body that are read and thrown away, so that the client hears why. What may be sent
-/// again later, by a client that did nothing wrong, is read to its end.
-const MAX_DRAIN_BYTES: usize = 64 * 1024;
-
 /// Middleware of one route: authenticates, checks tenant and scope, leaves the [`Caller`] in the extensions.
 pub(crate) async fn guard(
     State((app, needs)): State<(App, Needs)>,
@@ -100,8 +97,9 @@ pub(crate) async fn guard(
         });
     let (head, body) = request.into_parts();
     let expects = head.headers.contains_key(header::EXPECT);
+    let leaving = head.extensions.get::<Leaving>().cloned();
     let body = LentBody::new(body);
-    let (answer, _place) = match passed {
+    let (mut answer, _place) = match passed {
         Ok((place, by)) => {
             let mut request = Request::from_parts(head, Body::new(body.lend()));
             let tenant = tenant.map(str::to_owned);
@@ -110,10 +108,14 @@ pub(crate) async fn guard(
         }
         Err(error) => (Problem(error).into_response(), None),
     };
-    if let Some(Refused(code)) = answer.extensions().get::<Refused>().copied()
+    let is_refused = answer.extensions().get::<Refused>().is_some();
+    // Who expects to be told to go on has not sent the body; what does not come is not waited for twice.
+    if is_refused
         && !expects
+        && body.drain().await == Rest::Long
+        && let Some(leaving) = leaving
     {
-        body.drain(if code.is_retryable() { MAX_APPEND_BYTES } else { MAX_DRAIN_BYTES }).await;
+        leaving.after(&mut answer);
     }
     answer
 }

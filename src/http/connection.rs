@@ -12,9 +12,13 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
+use super::extract::MAX_APPEND_BYTES;
 use super::limits::HttpLimits;
 
 /// How often a connection is looked at. Deadlines are kept to within two of these.
@@ -28,6 +32,15 @@ const MIN_PROGRESS_BYTES: u64 = 16 * 1024;
 
 /// What a connection of HTTP/2 begins with (RFC 9113 §3.4), as far as no request of HTTP/1 does.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
+/// How long what still comes is read after the last answer. With the time of a body this stays within 15 s.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// Bytes of that: the largest body that is taken.
+const MAX_LINGER_BYTES: usize = MAX_APPEND_BYTES;
+
+/// Memory of the same, for each connection that is left so.
+const LINGER_BUFFER_BYTES: usize = 16 * 1024;
 
 /// How long a connection may be idle once connections are scarce.
 const IDLE_UNDER_PRESSURE: Duration = Duration::from_secs(1);
@@ -47,6 +60,8 @@ pub(super) struct Activity {
     /// Bytes of [`HTTP2_PREFACE`] that were the first to come.
     preface_seen: AtomicUsize,
     has_served: AtomicBool,
+    /// The last answer was given over a body that is not read.
+    leaves_body: AtomicBool,
 }
 
 /// What a look at a connection says.
@@ -78,6 +93,7 @@ impl Activity {
             written_bytes: AtomicU64::new(0),
             preface_seen: AtomicUsize::new(0),
             has_served: AtomicBool::new(false),
+            leaves_body: AtomicBool::new(false),
         })
     }
 
@@ -91,6 +107,11 @@ impl Activity {
         self.has_served.store(true, Ordering::Release);
         self.head_began.store(0, Ordering::Release);
         UnderWay { activity: self.clone(), answering: false }
+    }
+
+    /// Whether the connection ended over a body that was not read.
+    pub(super) fn leaves_body(&self) -> bool {
+        self.leaves_body.load(Ordering::Acquire)
     }
 
     /// What is to be done with the connection; `scarce` when few are left.
@@ -177,6 +198,38 @@ impl Drop for UnderWay {
     }
 }
 
+/// In the extensions of a request of HTTP/1: its connection can be left over a body that is not read. On HTTP/2 it is
+/// the stream that ends, and the peer is told to stop.
+#[derive(Clone)]
+pub(super) struct Leaving(pub(super) Arc<Activity>);
+
+impl Leaving {
+    /// Ends the connection after `answer`, and has the rest of the body read and thrown away for a while.
+    pub(super) fn after(&self, answer: &mut Response) {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        self.0.leaves_body.store(true, Ordering::Release);
+    }
+}
+
+/// Where a stream goes when its conversation has ended.
+pub(super) type Left<S> = Arc<Mutex<Option<S>>>;
+
+/// Reads what still comes on a connection that was answered for the last time, and throws it away: closed over
+/// unread bytes it would be reset, and a client that is still sending could lose the answer (RFC 9112 §9.6).
+pub(super) async fn linger<S: AsyncRead + Unpin>(mut stream: S) {
+    let discard = async {
+        let mut buffer = vec![0; LINGER_BUFFER_BYTES];
+        let mut seen = 0;
+        while seen < MAX_LINGER_BYTES {
+            match stream.read(&mut buffer).await {
+                Ok(count @ 1..) => seen += count,
+                Ok(0) | Err(_) => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER_TIME, discard).await;
+}
+
 /// A body that says when it has ended.
 struct Answering {
     body: Body,
@@ -203,10 +256,32 @@ impl HttpBody for Answering {
     }
 }
 
-/// A stream that counts what it moves.
+/// A stream that counts what it moves, and that can be had back from a conversation that left a body unread.
 pub(super) struct Counted<S> {
-    pub(super) stream: S,
-    pub(super) activity: Arc<Activity>,
+    stream: Option<S>,
+    activity: Arc<Activity>,
+    left: Left<S>,
+}
+
+impl<S> Counted<S> {
+    pub(super) fn new(stream: S, activity: Arc<Activity>) -> (Counted<S>, Left<S>) {
+        let left = Left::default();
+        (Counted { stream: Some(stream), activity, left: left.clone() }, left)
+    }
+}
+
+impl<S: Unpin> Counted<S> {
+    fn stream(&mut self) -> Pin<&mut S> {
+        Pin::new(self.stream.as_mut().expect("it is given away only when this is dropped"))
+    }
+}
+
+impl<S> Drop for Counted<S> {
+    fn drop(&mut self) {
+        if self.activity.leaves_body() {
+            *self.left.lock() = self.stream.take();
+        }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
@@ -216,7 +291,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let read = self.stream().poll_read(context, buffer);
         if let Some(bytes) = buffer.filled().get(before..).filter(|bytes| !bytes.is_empty()) {
             self.activity.read(bytes);
         }
@@ -238,7 +313,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        let written = self.stream().poll_write(context, bytes);
         self.count(&written);
         written
     }
@@ -248,21 +323,21 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        let written = self.stream().poll_write_vectored(context, slices);
         self.count(&written);
         written
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        self.stream().poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        self.stream().poll_shutdown(context)
     }
 }
 

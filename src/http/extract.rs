@@ -24,7 +24,10 @@ pub(crate) const MAX_APPEND_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of any other request with a body; they hold a name and a few scopes.
 pub(crate) const MAX_SMALL_BYTES: usize = 16 * 1024;
 
-/// How long the rest of a refused body may take to arrive.
+/// Bytes of a refused body that are read and thrown away before the answer.
+const MAX_DRAIN_BYTES: usize = 64 * 1024;
+
+/// How long these may take to arrive.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 /// The media types that a route may read.
@@ -248,9 +251,22 @@ async fn collect(app: &App, mut body: Body, announced: Option<u64>, limit: usize
 
 /// A request's body that a handler reads and that comes back when it did not.
 ///
-/// A connection that is closed over unread bytes is reset, and the answer on it is lost; so what a refusal left
-/// unread is read and thrown away, within bounds. The handler has ended by then: nobody else holds the lock.
+/// A connection that is closed over unread bytes is reset, and the answer on it can be lost; so what a refusal left
+/// unread is read and thrown away, within bounds: a little of it before the answer, and the connection stays; more of
+/// it after the answer, and the connection ends (`connection::linger`). The handler has ended by then: nobody else
+/// holds the lock.
 pub(crate) struct LentBody(Arc<Mutex<Body>>);
+
+/// What became of a body that was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rest {
+    /// It was read to its end.
+    Read,
+    /// There is more of it than is read before an answer.
+    Long,
+    /// It does not come.
+    Slow,
+}
 
 impl LentBody {
     pub(crate) fn new(body: Body) -> LentBody {
@@ -262,19 +278,22 @@ impl LentBody {
         LentBody(self.0.clone())
     }
 
-    /// Reads what is left, at most `limit` bytes and for [`DRAIN_TIME`]: a client that is slower than that loses its
-    /// connection; it was refused anyway.
-    pub(crate) async fn drain(mut self, limit: usize) {
+    /// Reads what is left, at most [`MAX_DRAIN_BYTES`] and for [`DRAIN_TIME`].
+    pub(crate) async fn drain(mut self) -> Rest {
+        if self.size_hint().lower() > MAX_DRAIN_BYTES as u64 {
+            return Rest::Long;
+        }
         let discard = async {
             let mut seen = 0;
-            while seen <= limit && !self.is_end_stream() {
+            while seen <= MAX_DRAIN_BYTES && !self.is_end_stream() {
                 match std::future::poll_fn(|context| Pin::new(&mut self).poll_frame(context)).await {
                     Some(Ok(frame)) => seen += frame.data_ref().map_or(0, Bytes::len),
-                    Some(Err(_)) | None => return,
+                    Some(Err(_)) | None => return Rest::Read,
                 }
             }
+            if self.is_end_stream() { Rest::Read } else { Rest::Long }
         };
-        let _ = tokio::time::timeout(DRAIN_TIME, discard).await;
+        tokio::time::timeout(DRAIN_TIME, discard).await.unwrap_or(Rest::Slow)
     }
 }
 

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::Service as _;
+use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use super::connection::{Activity, Counted, LOOK_EVERY, Progress, Verdict};
+use super::connection::{Activity, Counted, LOOK_EVERY, Leaving, Progress, Verdict, linger};
 use super::limits::HttpLimits;
 use super::router::{router, routers_apart};
 use crate::service::Service;
@@ -217,11 +217,31 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Activity::new();
-    let io = TokioIo::new(Counted { stream, activity: activity.clone() });
+    let (stream, left) = Counted::new(stream, activity.clone());
+    talk(door, stream, &activity, &mut stopped).await;
+    let left = left.lock().take();
+    if let Some(stream) = left {
+        linger(stream).await;
+    }
+}
+
+/// As [`converse`], to the last answer.
+async fn talk<S>(
+    door: &Arc<Door>,
+    stream: Counted<S>,
+    activity: &Arc<Activity>,
+    stopped: &mut watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let io = TokioIo::new(stream);
     let router = TowerToHyperService::new(door.router.clone());
     let of_requests = activity.clone();
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         let under_way = of_requests.begin();
+        if request.version() <= Version::HTTP_11 {
+            request.extensions_mut().insert(Leaving(of_requests.clone()));
+        }
         let answered = router.call(request);
         async move {
             let answer = answered.await?;
@@ -233,24 +253,39 @@ where
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut progress = Progress::default();
+    let mut told = pin!(async { drop(stopped.wait_for(|stopped| *stopped).await) });
     let mut is_closing = false;
     loop {
         tokio::select! {
+            // What has come is read before it is judged whether anything came.
+            biased;
             // What ends a connection is the peer's business: a reset, a broken request. It is answered where HTTP
             // has an answer, and is no news for the log.
             _ = conversation.as_mut() => return,
-            _ = looks.tick() => match activity.look(&door.limits, door.is_scarce(), &mut progress) {
-                Verdict::Keep => {}
-                Verdict::Idle if !is_closing => {
-                    is_closing = true;
-                    conversation.as_mut().graceful_shutdown();
-                }
-                Verdict::Idle | Verdict::TooSlow => return,
-            },
-            told = stopped.wait_for(|stopped| *stopped), if !is_closing => {
-                drop(told);
+            () = told.as_mut(), if !is_closing => {
                 is_closing = true;
                 conversation.as_mut().graceful_shutdown();
+            }
+            _ = looks.tick() => {
+                let mut verdict = activity.look(&door.limits, door.is_scarce(), &mut progress);
+                if verdict == Verdict::Idle {
+                    // On a busy machine a request may lie in the socket unread. Yielding lets the runtime ask the
+                    // system once more, and what is there is read: whoever sent it is not cut off.
+                    tokio::select! {
+                        biased;
+                        _ = conversation.as_mut() => return,
+                        () = tokio::task::yield_now() => {}
+                    }
+                    verdict = activity.look(&door.limits, door.is_scarce(), &mut progress);
+                }
+                match verdict {
+                    Verdict::Keep => {}
+                    Verdict::Idle if !is_closing => {
+                        is_closing = true;
+                        conversation.as_mut().graceful_shutdown();
+                    }
+                    Verdict::Idle | Verdict::TooSlow => return,
+                }
             }
         }
     }

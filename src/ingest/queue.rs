@@ -16,11 +16,14 @@ use crate::store::poison::Poison;
 use crate::store::state::{ApiKey, LogIdentity};
 use crate::telemetry::Moment;
 
-/// Most events queued, planned or on their way to disk, unless said otherwise: half a second of what two cores sign.
+/// Most events parsed, queued, planned or on their way to disk, unless said otherwise: half a second of what two cores sign.
 pub const MAX_QUEUED_EVENTS: usize = 32_768;
 
 /// Most bytes of the same: `MAX_QUEUED_EVENTS` of 2 KiB.
 pub const MAX_QUEUED_BYTES: usize = 64 << 20;
+
+/// What an event takes in the queue besides its body: entry, signature, tokens, id.
+const QUEUED_EVENT_BYTES: usize = 512;
 
 /// What the sequencer takes at once, and answers at once.
 pub struct Submission {
@@ -81,7 +84,7 @@ pub enum SubmitError {
 
 pub(super) struct Queued {
     pub(super) submission: Submission,
-    pub(super) permit: Permit,
+    pub(super) place: Place,
     pub(super) reply: oneshot::Sender<Vec<Placed>>,
 }
 
@@ -97,17 +100,21 @@ pub struct Queue {
 
 /// What is taken, and what may be. The room is set once, before the first submission.
 struct Load {
+    /// Submissions that wait or are on their way to disk.
+    submissions: AtomicUsize,
     events: AtomicUsize,
     bytes: AtomicUsize,
     max_events: AtomicUsize,
     max_bytes: AtomicUsize,
-    /// When the queue ceased to be empty. Marked before the load is taken, so that who sees the load sees the mark.
+    /// When the first submission came into the empty queue. Marked before it is counted, so that who sees the count
+    /// sees the mark.
     busy_since: Moment,
 }
 
 impl Default for Load {
     fn default() -> Self {
         Load {
+            submissions: AtomicUsize::new(0),
             events: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             max_events: AtomicUsize::new(MAX_QUEUED_EVENTS),
@@ -117,11 +124,31 @@ impl Default for Load {
     }
 }
 
-/// Room taken in the queue; given back when the answer is on its way.
-pub(super) struct Permit {
+/// Room taken in the queue; given back when the answer is on its way and who asked for it has let go of it.
+pub struct Permit {
     load: Arc<Load>,
     events: usize,
     bytes: usize,
+}
+
+/// A submission's place in the queue, with its room; given up when the answer is on its way.
+pub(super) struct Place(Arc<Permit>);
+
+impl Place {
+    fn take(permit: Arc<Permit>) -> Place {
+        let load = &permit.load;
+        if load.submissions.load(Ordering::Acquire) == 0 {
+            load.busy_since.mark();
+        }
+        load.submissions.fetch_add(1, Ordering::AcqRel);
+        Place(permit)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.load.submissions.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// The promise of an answer.
@@ -142,12 +169,25 @@ impl Queue {
 
     /// Takes a submission in, or refuses it with nothing stored.
     pub fn admit(&self, submission: Submission) -> Result<Ticket, SubmitError> {
+        let bytes = submission.items.iter().map(|item| item.body.len()).sum();
+        let permit = self.reserve(submission.items.len(), bytes)?;
+        self.admit_reserved(submission, permit)
+    }
+
+    /// Takes room for `events` with bodies of `bytes` in all, or refuses them. Who appends takes it before an event
+    /// is parsed: parsing and sealing are most of the work, and not to be done for what is then refused.
+    pub fn reserve(&self, events: usize, bytes: usize) -> Result<Arc<Permit>, SubmitError> {
         self.is_open()?;
-        let bytes = submission.items.iter().map(|item| item.body.len() + 512).sum();
-        let permit = self.load.take(submission.items.len(), bytes).ok_or(SubmitError::Busy)?;
+        let bytes = bytes + events * QUEUED_EVENT_BYTES;
+        self.load.take(events, bytes).map(Arc::new).ok_or(SubmitError::Busy)
+    }
+
+    /// Takes in a submission for which there is room.
+    pub fn admit_reserved(&self, submission: Submission, permit: Arc<Permit>) -> Result<Ticket, SubmitError> {
+        self.is_open()?;
         let (reply, answer) = oneshot::channel();
         self.sender
-            .send(Queued { submission, permit, reply })
+            .send(Queued { submission, place: Place::take(permit), reply })
             .map_err(|_| SubmitError::Stopped("it is shutting down".to_owned()))?;
         Ok(Ticket(answer))
     }
@@ -180,7 +220,7 @@ impl Queue {
         self.closing.clone()
     }
 
-    /// Events that wait or are on their way to disk.
+    /// Events that are being parsed, wait or are on their way to disk.
     pub fn depth(&self) -> usize {
         self.load.events.load(Ordering::Acquire)
     }
@@ -202,7 +242,7 @@ impl Queue {
 
     /// For how long something has waited while nothing became durable; zero while nothing waits.
     pub fn stalled(&self) -> Duration {
-        if self.depth() == 0 {
+        if self.load.submissions.load(Ordering::Acquire) == 0 {
             return Duration::ZERO;
         }
         self.load.busy_since.age().min(self.progress.since_commit())
@@ -212,9 +252,6 @@ impl Queue {
 impl Load {
     fn take(self: &Arc<Load>, events: usize, bytes: usize) -> Option<Permit> {
         let permit = Permit { load: self.clone(), events, bytes };
-        if self.events.load(Ordering::Acquire) == 0 {
-            self.busy_since.mark();
-        }
         let events_before = self.events.fetch_add(events, Ordering::AcqRel);
         let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let fits = events_before + events <= self.max_events.load(Ordering::Relaxed)

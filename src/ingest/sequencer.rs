@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::clock::Stamps;
 use super::plan::{Answer, Group, PlannedRecord, Planner};
-use super::queue::{Permit, Placed, Queued};
+use super::queue::{Place, Placed, Queued};
 use crate::store::layer_id::LayerId;
 use crate::store::poison::Poison;
 use crate::store::read::Store;
@@ -43,7 +43,7 @@ pub(super) struct Reply {
     pub(super) to: oneshot::Sender<Vec<Placed>>,
     pub(super) answers: Vec<Answer>,
     /// Held until the answer is given, so that the queue's bound covers what is on its way to disk.
-    pub(super) _permit: Permit,
+    pub(super) _place: Place,
 }
 
 pub(super) struct Sequencer {
@@ -108,7 +108,7 @@ impl Sequencer {
                 break;
             }
             let answers = self.planner.plan(&mut group, &mut claims, queued.submission, now, self.next_frame);
-            replies.push(Reply { to: queued.reply, answers, _permit: queued.permit });
+            replies.push(Reply { to: queued.reply, answers, _place: queued.place });
             if group.records.len() >= MAX_GROUP_EVENTS || group.bytes >= MAX_GROUP_BYTES {
                 break;
             }

@@ -10,7 +10,7 @@ use super::{Error, ErrorCode, Principal, Scope, Service};
 use crate::event::Event;
 use crate::event::catalog::Class;
 use crate::ingest::prepare::{Prepared, prepare};
-use crate::ingest::queue::{Placed, Submission, SubmitError};
+use crate::ingest::queue::{Permit, Placed, Submission, SubmitError};
 use crate::store::idtable::Location;
 use crate::store::log::{Log, Sequenced};
 
@@ -19,6 +19,10 @@ pub(super) const MAX_BATCH_EVENTS: usize = 1_000;
 
 /// Most bytes of prepared events in one submission: a frame holds one submission beside a full group.
 pub(super) const MAX_SUBMISSION_BYTES: usize = 6 << 20;
+
+/// What sealing adds to an event, for the room it is given in the queue: a salt and a commitment for each of a few
+/// parts. A guess: what is truly added is bounded by [`MAX_SUBMISSION_BYTES`].
+const SEALING_BYTES: usize = 512;
 
 /// How often a submission is repeated because the id table changed under it. Each time is one checkpoint of
 /// the journal in the microseconds between look-up and planning.
@@ -99,6 +103,8 @@ impl Service {
             );
             return Err(Error::new(ErrorCode::TooLarge, detail));
         }
+        let bytes = events.iter().map(|submitted| submitted.raw.len() + SEALING_BYTES).sum();
+        let room = self.0.pipeline.queue.reserve(events.len(), bytes).map_err(submit_error)?;
         let mut items = Vec::with_capacity(events.len());
         for (position, submitted) in events.iter().enumerate() {
             match admitted(submitted) {
@@ -114,27 +120,47 @@ impl Service {
             }
         }
         find_repeats_in_batch(&mut items, mode)?;
-        for _ in 0..MAX_LOOKS {
-            let Some((submission, positions)) = self.look_up(&mut items, mode, verifiable)? else {
-                break;
-            };
-            let ids: Vec<String> = submission.items.iter().map(|item| item.id.clone()).collect();
-            let ticket = self.0.pipeline.queue.admit(submission).map_err(submit_error)?;
-            let waiting = self.0.telemetry.write().append();
-            let placed = ticket.answer().await.map_err(submit_error)?;
-            waiting.stop();
-            // What must be looked up again stays open.
-            for ((placed, position), id) in placed.into_iter().zip(positions).zip(ids) {
-                let item = &mut items[position];
-                if let (Placed::New(record), Some((log, _))) = (placed, &item.event) {
-                    item.answer = Some(Ok(receipt(log, &record, &id, false, verifiable)));
+        let detail = "the id table kept changing under the request; nothing of this event was stored";
+        let mut open = Error::new(ErrorCode::Busy, detail);
+        for look in 0..MAX_LOOKS {
+            match self.submit_open(&mut items, mode, verifiable, &room).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                // What an earlier look stored keeps its receipt.
+                Err(error) if look > 0 && mode == BatchMode::Skip => {
+                    open = error;
+                    break;
                 }
+                Err(error) => return Err(error),
             }
         }
         answer_repeats_in_batch(&mut items);
-        let detail = "the id table kept changing under the request; nothing of this event was stored";
-        let busy = || Error::new(ErrorCode::Busy, detail);
-        Ok(items.into_iter().map(|item| item.answer.unwrap_or_else(|| Err(busy()))).collect())
+        Ok(items.into_iter().map(|item| item.answer.unwrap_or_else(|| Err(open.clone()))).collect())
+    }
+
+    /// Looks the open items up, submits those that are new and waits for their receipts. What must be looked up again
+    /// stays open; false when nothing was left to submit.
+    async fn submit_open(
+        &self,
+        items: &mut [Item],
+        mode: BatchMode,
+        verifiable: bool,
+        room: &Arc<Permit>,
+    ) -> Result<bool, Error> {
+        let Some((submission, positions)) = self.look_up(items, mode, verifiable)? else { return Ok(false) };
+        let ids: Vec<String> = submission.items.iter().map(|item| item.id.clone()).collect();
+        let queue = &self.0.pipeline.queue;
+        let ticket = queue.admit_reserved(submission, room.clone()).map_err(submit_error)?;
+        let waiting = self.0.telemetry.write().append();
+        let placed = ticket.answer().await.map_err(submit_error)?;
+        waiting.stop();
+        for ((placed, position), id) in placed.into_iter().zip(positions).zip(ids) {
+            let item = &mut items[position];
+            if let (Placed::New(record), Some((log, _))) = (placed, &item.event) {
+                item.answer = Some(Ok(receipt(log, &record, &id, false, verifiable)));
+            }
+        }
+        Ok(true)
     }
 
     /// Counts what became of `sent` events.

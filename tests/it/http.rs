@@ -86,6 +86,37 @@ fn the_key_is_checked_before_the_body_is_read() {
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
+/// A client that goes on sending hears a refusal all the same, and one that listens hears it before it has sent all.
+#[test]
+fn a_long_body_that_is_refused_costs_the_client_its_connection_and_not_the_answer() {
+    let server = Server::start();
+    let head = format!(
+        "POST {EVENTS} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4000000\r\n\r\n"
+    );
+    let connect = || TcpStream::connect(server.address).unwrap();
+    let answer = |stream: &mut TcpStream| {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 401"), "{text}");
+        assert!(text.contains("connection: close"), "{text}");
+    };
+    let (started, mut stream) = (Instant::now(), connect());
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&[b' '; 1000]).unwrap();
+    answer(&mut stream);
+    assert!(started.elapsed() < Duration::from_secs(1), "before the body: {:?}", started.elapsed());
+
+    let mut stream = connect();
+    stream.write_all(head.as_bytes()).unwrap();
+    for _ in 0..40 {
+        // Slower than the server answers.
+        stream.write_all(&[b' '; 100_000]).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    answer(&mut stream);
+}
+
 #[test]
 fn a_body_over_its_limit_is_refused_announced_or_not() {
     let server = Server::start();

@@ -24,8 +24,10 @@ pub struct Submitted<'a> {
 
 /// One event on its way: parsed, and answered or not yet.
 pub(super) struct Item {
-    /// The event and the log it goes to; `None` where it was refused.
-    pub(super) event: Option<(Arc<Log>, Event)>,
+    /// The log it goes to; `None` where it was refused.
+    pub(super) log: Option<Arc<Log>>,
+    /// The event, while it is not handed over.
+    pub(super) event: Option<Event>,
     pub(super) answer: Option<Result<Receipt, Error>>,
     /// The earlier item of the batch that this one repeats.
     pub(super) repeats: Option<usize>,
@@ -39,7 +41,7 @@ pub(super) fn find_repeats_in_batch(items: &mut [Item], mode: BatchMode) -> Resu
     let mut found = Vec::new();
     let mut first_of: HashMap<(u32, &str), usize> = HashMap::with_capacity(items.len());
     for (position, item) in items.iter().enumerate() {
-        let Some((log, event)) = &item.event else { continue };
+        let (Some(log), Some(event)) = (&item.log, &item.event) else { continue };
         let Some(id) = event.id() else { continue };
         match first_of.entry((log.identity.number, id)) {
             Entry::Vacant(place) => {
@@ -48,7 +50,7 @@ pub(super) fn find_repeats_in_batch(items: &mut [Item], mode: BatchMode) -> Resu
             Entry::Occupied(first) => {
                 let first = *first.get();
                 let earlier = items[first].event.as_ref();
-                let same = earlier.is_some_and(|(_, earlier)| earlier.canonical() == event.canonical());
+                let same = earlier.is_some_and(|earlier| earlier.canonical() == event.canonical());
                 found.push((position, first, same));
             }
         }

@@ -108,11 +108,14 @@ impl Service {
         let mut items = Vec::with_capacity(events.len());
         for (position, submitted) in events.iter().enumerate() {
             match admitted(submitted) {
-                Ok(event) => items.push(Item { event: Some(event), answer: None, repeats: None }),
+                Ok((log, event)) => {
+                    items.push(Item { log: Some(log), event: Some(event), answer: None, repeats: None });
+                }
                 Err(error) if mode == BatchMode::Atomic => {
                     return Err(placed_in(error, events.len(), position));
                 }
                 Err(error) => items.push(Item {
+                    log: None,
                     event: None,
                     answer: Some(Err(placed_in(error, events.len(), position))),
                     repeats: None,
@@ -124,8 +127,16 @@ impl Service {
         let mut open = Error::new(ErrorCode::Busy, detail);
         for look in 0..MAX_LOOKS {
             match self.submit_open(&mut items, mode, verifiable, &room).await {
-                Ok(true) => {}
-                Ok(false) => break,
+                Ok(Some(again)) => {
+                    for position in again {
+                        match admitted(&events[position]) {
+                            Ok((_, event)) => items[position].event = Some(event),
+                            Err(error) if mode == BatchMode::Atomic => return Err(error),
+                            Err(error) => items[position].answer = Some(Err(error)),
+                        }
+                    }
+                }
+                Ok(None) => break,
                 // What an earlier look stored keeps its receipt.
                 Err(error) if look > 0 && mode == BatchMode::Skip => {
                     open = error;
@@ -138,29 +149,35 @@ impl Service {
         Ok(items.into_iter().map(|item| item.answer.unwrap_or_else(|| Err(open.clone()))).collect())
     }
 
-    /// Looks the open items up, submits those that are new and waits for their receipts. What must be looked up again
-    /// stays open; false when nothing was left to submit.
+    /// Looks the open items up, submits those that are new and waits for their receipts. Says which must be looked up
+    /// again, or `None` when nothing was left to submit. Events that wait are not kept twice, as parsed and as sealed:
+    /// what must be looked up again has to be parsed again, which is rare.
     async fn submit_open(
         &self,
         items: &mut [Item],
         mode: BatchMode,
         verifiable: bool,
         room: &Arc<Permit>,
-    ) -> Result<bool, Error> {
-        let Some((submission, positions)) = self.look_up(items, mode, verifiable)? else { return Ok(false) };
+    ) -> Result<Option<Vec<usize>>, Error> {
+        let Some((submission, positions)) = self.look_up(items, mode, verifiable)? else { return Ok(None) };
+        positions.iter().for_each(|&position| items[position].event = None);
         let ids: Vec<String> = submission.items.iter().map(|item| item.id.clone()).collect();
         let queue = &self.0.pipeline.queue;
         let ticket = queue.admit_reserved(submission, room.clone()).map_err(submit_error)?;
         let waiting = self.0.telemetry.write().append();
         let placed = ticket.answer().await.map_err(submit_error)?;
         waiting.stop();
+        let mut again = Vec::new();
         for ((placed, position), id) in placed.into_iter().zip(positions).zip(ids) {
             let item = &mut items[position];
-            if let (Placed::New(record), Some((log, _))) = (placed, &item.event) {
-                item.answer = Some(Ok(receipt(log, &record, &id, false, verifiable)));
+            match (placed, &item.log) {
+                (Placed::New(record), Some(log)) => {
+                    item.answer = Some(Ok(receipt(log, &record, &id, false, verifiable)));
+                }
+                _ => again.push(position),
             }
         }
-        Ok(true)
+        Ok(Some(again))
     }
 
     /// Counts what became of `sent` events.
@@ -195,7 +212,8 @@ impl Service {
         let mut prepared: Vec<Prepared> = Vec::with_capacity(count);
         let mut positions = Vec::with_capacity(count);
         for (position, item) in items.iter().enumerate() {
-            if let (None, Some((log, event)), None) = (&item.answer, &item.event, item.repeats) {
+            if let (None, Some(log), Some(event), None) = (&item.answer, &item.log, &item.event, item.repeats)
+            {
                 let class = event.class().and_then(Class::named).map_or(Class::Security.code(), Class::code);
                 prepared.push(prepare(log, event, class));
                 positions.push(position);
@@ -211,13 +229,11 @@ impl Service {
         }
         for (which, location) in found {
             let position = positions[which];
-            let Some((log, event)) = items[position].event.as_ref().filter(|(log, _)| {
-                items[position].answer.is_none()
-                    && location.log == log.identity.number
-                    && location.index < log.size()
-            }) else {
+            let item = &mut items[position];
+            let (None, Some(log), Some(event)) = (&item.answer, &item.log, &item.event) else { continue };
+            if location.log != log.identity.number || location.index >= log.size() {
                 continue;
-            };
+            }
             let Some(first) = store.record(log, location.index).map_err(|error| internal(&error))? else {
                 continue;
             };
@@ -226,8 +242,8 @@ impl Service {
                 Some(Err(error)) if mode == BatchMode::Atomic => {
                     return Err(placed_in(error, count, position));
                 }
-                Some(Err(error)) => items[position].answer = Some(Err(placed_in(error, count, position))),
-                Some(Ok(receipt)) => items[position].answer = Some(Ok(receipt)),
+                Some(Err(error)) => item.answer = Some(Err(placed_in(error, count, position))),
+                Some(Ok(receipt)) => item.answer = Some(Ok(receipt)),
             }
         }
         let mut kept = Vec::with_capacity(prepared.len());

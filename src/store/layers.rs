@@ -148,12 +148,13 @@ impl Layers {
 
     /// A layer, opened if need be.
     pub fn get(&self, id: LayerId) -> Result<Arc<Layer>, LayerError> {
-        let (slot, generation, is_newest) = self.slot(id)?;
+        let slot = self.slot(id)?;
         let mut held = slot.layer.lock();
         if let Some(layer) = &*held {
             return Ok(layer.clone());
         }
         self.close_idle();
+        let (generation, is_newest) = self.generation(id)?;
         let layer = self.open(id, generation, is_newest)?;
         *held = Some(layer.clone());
         Ok(layer)
@@ -192,7 +193,7 @@ impl Layers {
     /// # Errors
     /// The layer does not open; the next who wants it tries again.
     pub fn renew(&self, id: LayerId) -> Result<bool, LayerError> {
-        let (slot, generation, _) = self.slot(id)?;
+        let slot = self.slot(id)?;
         let mut held = slot.layer.lock();
         let start = Instant::now();
         // Whoever wants it anew waits for the slot, so that the count only falls.
@@ -203,8 +204,72 @@ impl Layers {
             std::thread::sleep(READERS_POLL);
         }
         drop(held.take());
+        let (generation, _) = self.generation(id)?;
         *held = Some(self.open(id, generation, false)?);
         Ok(true)
+    }
+
+    /// Makes an empty layer beside `id`, for its next generation. Nobody reads it, and MANIFEST does not name it:
+    /// a crash leaves a directory that the next open removes. What an earlier try left of it goes first.
+    pub fn begin_next(&self, id: LayerId) -> Result<(u32, PathBuf, Layer), LayerError> {
+        let next = self.generation(id)?.0 + 1;
+        let dir = Manifest::layer_dir(&self.data, id, next);
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir).map_err(|source| LayerError::Io { path: dir.clone(), source })?;
+        }
+        let kv = self
+            .backend
+            .open(&dir, WRITE_CACHE_BYTES)
+            .map_err(|source| LayerError::Kv { layer: id, source })?;
+        Ok((next, dir, Layer::new(id, kv)))
+    }
+
+    /// Makes `generation` of a layer, which is complete, durable and closed, the one that is read, and removes the one
+    /// before once its readers have let go. Answers whether that is done; otherwise its directory stays until the
+    /// next open.
+    ///
+    /// Crash points: before MANIFEST is replaced the old generation is live and the new one a left-over; after it, the
+    /// other way round. Either is removed at open.
+    pub fn go_over(&self, id: LayerId, generation: u32) -> Result<bool, LayerError> {
+        let root = self.data.join("layers");
+        std::fs::File::open(&root)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|source| LayerError::Io { path: root.clone(), source })?;
+        let slot = self.slot(id)?;
+        let mut held = slot.layer.lock();
+        let (old, _) = self.generation(id)?;
+        {
+            let mut inner = self.inner.lock();
+            let mut manifest = inner.manifest.clone();
+            manifest.layers.insert(id, generation);
+            manifest.write(&self.data)?;
+            inner.manifest = manifest;
+        }
+        // From here on whoever asks gets the new one; who has the old one reads on in it.
+        let last = held.take();
+        drop(held);
+        let start = Instant::now();
+        while last.as_ref().is_some_and(|layer| Arc::strong_count(layer) > 1) {
+            if start.elapsed() > READERS_LIMIT {
+                return Ok(false);
+            }
+            std::thread::sleep(READERS_POLL);
+        }
+        drop(last);
+        let dir = Manifest::layer_dir(&self.data, id, old);
+        std::fs::remove_dir_all(&dir).map_err(|source| LayerError::Io { path: dir, source })?;
+        Ok(true)
+    }
+
+    /// Bytes of a layer's directory.
+    pub fn disk_bytes(&self, id: LayerId) -> Result<u64, LayerError> {
+        let dir = Manifest::layer_dir(&self.data, id, self.generation(id)?.0);
+        bytes_below(&dir).map_err(|source| LayerError::Io { path: dir, source })
+    }
+
+    /// Whether a layer was rewritten since it was made.
+    pub fn is_rewritten(&self, id: LayerId) -> bool {
+        self.inner.lock().manifest.layers.get(&id).is_some_and(|generation| *generation > 1)
     }
 
     /// Closes every layer that no reader holds.
@@ -224,14 +289,23 @@ impl Layers {
             .collect()
     }
 
-    /// The slot of a layer, its generation, and whether it is the newest.
-    fn slot(&self, id: LayerId) -> Result<(Arc<Slot>, u32, bool), LayerError> {
+    /// The slot of a layer.
+    fn slot(&self, id: LayerId) -> Result<Arc<Slot>, LayerError> {
         let mut inner = self.inner.lock();
-        let generation = *inner.manifest.layers.get(&id).ok_or(LayerError::Unknown(id))?;
-        let is_newest = inner.manifest.layers.keys().next_back() == Some(&id);
+        if !inner.manifest.layers.contains_key(&id) {
+            return Err(LayerError::Unknown(id));
+        }
         let slot = inner.slots.entry(id).or_default().clone();
         slot.used.store(self.tick(), Ordering::Relaxed);
-        Ok((slot, generation, is_newest))
+        Ok(slot)
+    }
+
+    /// The generation of a layer, and whether it is the newest layer. Who opens it asks under its slot's lock: it is
+    /// under that lock that a layer goes over to another.
+    fn generation(&self, id: LayerId) -> Result<(u32, bool), LayerError> {
+        let inner = self.inner.lock();
+        let generation = *inner.manifest.layers.get(&id).ok_or(LayerError::Unknown(id))?;
+        Ok((generation, inner.manifest.layers.keys().next_back() == Some(&id)))
     }
 
     fn tick(&self) -> u64 {
@@ -281,6 +355,18 @@ impl Layers {
             }
         }
     }
+}
+
+/// Bytes that the files below a directory take on disk.
+fn bytes_below(dir: &Path) -> std::io::Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        bytes += if metadata.is_dir() { bytes_below(&entry.path())? } else { metadata.blocks() * 512 };
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]

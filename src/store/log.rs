@@ -19,6 +19,7 @@ use crate::tlog::chain::ENTRY_BYTES;
 use crate::tlog::hash::Hash;
 
 /// A record in its place in the chain.
+#[derive(Clone)]
 pub struct Sequenced {
     /// Leaf index.
     pub index: u64,

@@ -2,8 +2,8 @@
 //!
 //! A key-value store is never what makes an acknowledgement true; the journal is. Reading order: what a
 //! record is (`record`, `page`), where pages live (`layer`, `layers`, `manifest`), what is known of each log
-//! (`log`, `state`), how they are read (`read`), how they get there (`apply`, `frame_op`, `recovery`), how a
-//! store begins (`fresh`).
+//! (`log`, `state`), how they are read (`read`), how they get there (`apply`, `frame_op`, `recovery`), how they
+//! leave (`rewrite`), how a store begins (`fresh`).
 
 pub mod apply;
 pub mod backend;
@@ -24,6 +24,7 @@ pub mod read;
 pub mod recent;
 pub mod record;
 pub mod recovery;
+pub mod rewrite;
 pub mod seal;
 pub mod sled;
 pub mod state;

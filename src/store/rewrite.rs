@@ -1,0 +1,302 @@
+//! Rewriting a closed layer into a new generation through a filter: some bodies leave, everything else stays.
+//!
+//! Entries, signatures, leaf hashes, carries and tile roots are the same afterwards; pages are packed anew, and postings
+//! are made anew from the records, so that no term of a body that left stays behind. Nothing here decides what may
+//! leave, and nothing here makes the new generation live: that is [`super::layers::Layers::go_over`], after the
+//! certificate is durable.
+//!
+//! Crash points: whatever is written here lies in a directory that MANIFEST does not name; the next open removes it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::backend::{KvError, MAX_VALUE_BYTES};
+use super::layer::{Layer, MAX_INDEX};
+use super::log::Sequenced;
+use super::page::{self, MAX_PAGE_RECORDS};
+use super::read::{ReadError, Store, chain_page, damage, index_keys};
+use super::record::Record;
+use super::seal::{Seal, SealError};
+use super::terms::{BlockHeader, LEVEL_ENTRIES, Postings};
+use crate::tlog::hash::Hash;
+
+/// Bytes of records that make a page, unless they pack better than a page of theirs before.
+const FIRST_GUESS_BYTES: usize = MAX_VALUE_BYTES;
+
+/// What a rewrite did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Rewritten {
+    /// Records that the layer holds, before and after.
+    pub records: u64,
+    /// Bodies that left.
+    pub left: u64,
+    /// Bytes of these, as they were encoded.
+    pub left_bytes: u64,
+}
+
+/// A layer that was not rewritten; the one there was is untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum RewriteError {
+    /// The layer cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The store below.
+    #[error(transparent)]
+    Kv(#[from] KvError),
+    /// The new generation cannot be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The new generation does not hold the entries of the old one.
+    #[error(
+        "{path}: the rewritten layer does not hold the entries of the old one: a defect or a bad disk; it is thrown away, nothing was changed"
+    )]
+    Differs {
+        /// Directory of the new generation.
+        path: PathBuf,
+    },
+    /// `step` said to leave off.
+    #[error("the rewrite was stopped; nothing was changed")]
+    Stopped,
+}
+
+/// Copies `from` into the empty layer `into`, without the bodies that `leaves` names, checks that all entries came
+/// along, and writes the seal into `dir`. Durable when it returns. `step` is told the bytes read or written since
+/// it was last called, and may wait; it answers false to stop.
+pub fn rewrite(
+    store: &Store,
+    from: &Layer,
+    into: &Layer,
+    dir: &Path,
+    leaves: &mut dyn FnMut(u32, u64, &Record) -> bool,
+    step: &mut dyn FnMut(usize) -> bool,
+) -> Result<Rewritten, RewriteError> {
+    let mut carries = Vec::new();
+    from.carries(&mut |log, value| carries.push((log, value.to_vec())))?;
+    let mut done = Rewritten::default();
+    let mut before = blake3::Hasher::new();
+    for (number, carry) in carries {
+        into.put_carry(number, &carry)?;
+        let mut tiles = Vec::new();
+        from.tiles(number, &mut |tile, root| tiles.push((tile, root)))?;
+        tiles.iter().try_for_each(|(tile, root)| into.put_tile(number, *tile, root))?;
+        let mut copy = Copy::of(store, into, number)?;
+        each_page(store, from, number, &mut |records, bytes| {
+            for record in records {
+                add_entry(&mut before, number, record);
+                let mut record = record.clone();
+                done.records += 1;
+                if !record.record.body.is_empty() && leaves(number, record.index, &record.record) {
+                    done.left += 1;
+                    done.left_bytes += record.record.body.len() as u64;
+                    Arc::make_mut(&mut record).record.body = Vec::new();
+                }
+                copy.push(record)?;
+            }
+            if step(bytes) { Ok(()) } else { Err(RewriteError::Stopped) }
+        })?;
+        copy.finish()?;
+    }
+    into.kv().sync()?;
+    check(store, into, &before, done.records, dir, step)?;
+    let stop = || false;
+    if let Some(seal) = Seal::of(into, &stop)? {
+        seal.write(dir)?;
+    }
+    Ok(done)
+}
+
+/// Reads the new generation back and compares what must not have changed.
+fn check(
+    store: &Store,
+    into: &Layer,
+    before: &blake3::Hasher,
+    records: u64,
+    dir: &Path,
+    step: &mut dyn FnMut(usize) -> bool,
+) -> Result<(), RewriteError> {
+    let mut numbers = Vec::new();
+    into.carries(&mut |log, _| numbers.push(log))?;
+    let (mut after, mut count) = (blake3::Hasher::new(), 0);
+    for number in numbers {
+        each_page(store, into, number, &mut |records, bytes| {
+            records.iter().for_each(|record| add_entry(&mut after, number, record));
+            count += records.len() as u64;
+            if step(bytes) { Ok(()) } else { Err(RewriteError::Stopped) }
+        })?;
+    }
+    if count != records || after.finalize() != before.finalize() {
+        return Err(RewriteError::Differs { path: dir.to_path_buf() });
+    }
+    Ok(())
+}
+
+/// What stays of a record whatever leaves: its link says all of the entry, and the signature.
+fn add_entry(hasher: &mut blake3::Hasher, log: u32, record: &Sequenced) {
+    hasher.update(&log.to_be_bytes());
+    hasher.update(&record.index.to_be_bytes());
+    hasher.update(record.link.as_bytes());
+    hasher.update(&record.record.signature.0);
+}
+
+/// Visits the pages of a log in a layer, in order, with the bytes of each. They must follow one another.
+pub fn each_page(
+    store: &Store,
+    layer: &Layer,
+    number: u32,
+    visit: &mut dyn FnMut(&[Arc<Sequenced>], usize) -> Result<(), RewriteError>,
+) -> Result<(), RewriteError> {
+    let Some(log) = store.log(number) else { return Ok(()) };
+    let mut next = layer.first_page_from(number, 0)?;
+    let mut expected: Option<(u64, Hash)> = None;
+    while let Some(first) = next {
+        let stored =
+            layer.page_at(number, first)?.ok_or_else(|| damage(&log, first, "its page is missing"))?;
+        let records = chain_page(&log.identity, stored.first_index, &stored.bytes)
+            .map_err(|error| damage(&log, first, &error.to_string()))?;
+        let (Some(begin), Some(end)) = (records.first(), records.last()) else { break };
+        if expected.is_some_and(|expected| expected != (begin.index, begin.previous)) {
+            return Err(damage(&log, first, "the layer's pages do not follow one another").into());
+        }
+        expected = Some((end.index + 1, end.link));
+        visit(&records, stored.bytes.len())?;
+        next = if end.index < MAX_INDEX { layer.first_page_from(number, end.index + 1)? } else { None };
+    }
+    Ok(())
+}
+
+/// A log on its way into the new generation.
+struct Copy<'a> {
+    into: &'a Layer,
+    number: u32,
+    index_key: [u8; 32],
+    /// Records of the page that is being filled, and their bytes.
+    page: Vec<Arc<Sequenced>>,
+    page_bytes: usize,
+    /// Bytes of records that the next page takes.
+    guess: usize,
+    /// The block of level 0 that is being filled.
+    small: Block,
+    /// The block of level 1 that is being filled, and the blocks of level 0 inside it.
+    large: Block,
+    inside: Vec<Block>,
+}
+
+/// Postings of `[from, upto)`.
+#[derive(Clone, Default)]
+struct Block {
+    from: u64,
+    upto: u64,
+    postings: Postings,
+    earliest: u64,
+    latest: u64,
+}
+
+impl Block {
+    fn begin(from: u64) -> Block {
+        Block { from, upto: from, postings: Postings::default(), earliest: u64::MAX, latest: 0 }
+    }
+
+    /// Whether the block ends here, at a multiple of its level's width.
+    fn is_full(&self, level: usize) -> bool {
+        self.upto > self.from && self.upto.is_multiple_of(LEVEL_ENTRIES[level])
+    }
+
+    fn write(self, into: &Layer, number: u32, level: u8) -> Result<(), KvError> {
+        let header = BlockHeader { end: self.upto, earliest: self.earliest, latest: self.latest };
+        let pieces = self.postings.into_pieces(&header);
+        pieces.iter().try_for_each(|(token, piece)| into.put_terms(number, level, self.from, *token, piece))
+    }
+}
+
+impl<'a> Copy<'a> {
+    fn of(store: &Store, into: &'a Layer, number: u32) -> Result<Copy<'a>, RewriteError> {
+        let log = store.log(number).ok_or_else(|| ReadError::Damage {
+            tenant: format!("log {number}"),
+            index: 0,
+            what: "the layer holds a log that nothing made".to_owned(),
+        })?;
+        Ok(Copy {
+            into,
+            number,
+            index_key: log.identity.index_key,
+            page: Vec::with_capacity(MAX_PAGE_RECORDS),
+            page_bytes: 0,
+            guess: FIRST_GUESS_BYTES,
+            small: Block::default(),
+            large: Block::default(),
+            inside: Vec::new(),
+        })
+    }
+
+    fn push(&mut self, record: Arc<Sequenced>) -> Result<(), RewriteError> {
+        self.index(&record)?;
+        self.page_bytes += record.record.encoded_len();
+        self.page.push(record);
+        while self.page.len() >= MAX_PAGE_RECORDS || self.page_bytes >= self.guess {
+            self.write_page()?;
+        }
+        Ok(())
+    }
+
+    /// Writes as many of the waiting records as fit a page; at least one.
+    fn write_page(&mut self) -> Result<(), RewriteError> {
+        let mut count = self.page.len();
+        let bytes = loop {
+            let records: Vec<&Record> = self.page[..count].iter().map(|record| &record.record).collect();
+            let bytes = page::encode(&self.page[0].previous, &records);
+            if bytes.len() < MAX_VALUE_BYTES || count == 1 {
+                break bytes;
+            }
+            count = (count * MAX_VALUE_BYTES / bytes.len()).clamp(1, count - 1);
+        };
+        self.into.put_page(self.number, self.page[0].index, &bytes)?;
+        let raw: usize = self.page[..count].iter().map(|record| record.record.encoded_len()).sum();
+        // As much as this page would have taken had it been full, less a tenth: records differ.
+        self.guess = (raw * MAX_VALUE_BYTES / bytes.len().max(1) * 9 / 10).max(1);
+        self.page.drain(..count);
+        self.page_bytes -= raw;
+        Ok(())
+    }
+
+    fn index(&mut self, record: &Arc<Sequenced>) -> Result<(), RewriteError> {
+        if self.large.upto == 0 {
+            self.small = Block::begin(record.index);
+            self.large = Block::begin(record.index);
+        }
+        let keys = index_keys(&self.index_key, &record.record);
+        let occurred_at = keys.occurred_at.unwrap_or(record.record.recorded_at);
+        for block in [&mut self.small, &mut self.large] {
+            let position =
+                u16::try_from(record.index - block.from).expect("a block has 4,096 entries at most");
+            keys.terms.iter().for_each(|token| block.postings.add(*token, position));
+            block.earliest = block.earliest.min(occurred_at);
+            block.latest = block.latest.max(occurred_at);
+            block.upto = record.index + 1;
+        }
+        if self.small.is_full(0) {
+            let next = Block::begin(self.small.upto);
+            self.inside.push(std::mem::replace(&mut self.small, next));
+        }
+        if self.large.is_full(1) {
+            // One block of level 1 stands for those of level 0 in it.
+            self.inside.clear();
+            let next = Block::begin(self.large.upto);
+            std::mem::replace(&mut self.large, next).write(self.into, self.number, 1)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what waits: the last page, and the last blocks, which end where the log's part of the layer ends.
+    fn finish(mut self) -> Result<(), RewriteError> {
+        while !self.page.is_empty() {
+            self.write_page()?;
+        }
+        if self.small.upto > self.small.from {
+            self.inside.push(std::mem::take(&mut self.small));
+        }
+        for block in std::mem::take(&mut self.inside) {
+            block.write(self.into, self.number, 0)?;
+        }
+        Ok(())
+    }
+}

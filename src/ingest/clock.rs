@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::Utc;
 use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -21,24 +22,20 @@ pub trait Clock: Send + Sync {
     fn steady_micros(&self) -> u64;
 }
 
-/// The machine's clocks.
+/// The machine's clocks. The wall clock is asked through the C library, as any tool that sets or fakes it expects.
 pub struct SystemClock;
 
+#[expect(clippy::disallowed_methods, reason = "the one place where the clocks are read")]
 impl Clock for SystemClock {
     fn wall_micros(&self) -> u64 {
-        micros(ClockId::Realtime)
+        u64::try_from(Utc::now().timestamp_micros()).unwrap_or(0)
     }
 
     fn steady_micros(&self) -> u64 {
-        micros(ClockId::Boottime)
+        let now = clock_gettime(ClockId::Boottime);
+        let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+        seconds * 1_000_000 + u64::try_from(now.tv_nsec / 1_000).unwrap_or(0)
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the one place where the clocks are read")]
-fn micros(clock: ClockId) -> u64 {
-    let now = clock_gettime(clock);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    seconds * 1_000_000 + u64::try_from(now.tv_nsec / 1_000).unwrap_or(0)
 }
 
 /// What the stamp source noticed.

@@ -15,7 +15,8 @@ use super::layer::TILE_LEVEL;
 use super::layer_id::LayerId;
 use super::record::Record;
 use super::state::{Head, LogIdentity};
-use crate::tlog::chain::ENTRY_BYTES;
+use crate::event::catalog::{Class, action};
+use crate::tlog::chain::{ENTRY_BYTES, FLAG_OWN};
 use crate::tlog::hash::Hash;
 
 /// A record in its place in the chain.
@@ -58,6 +59,16 @@ impl Sequenced {
     pub fn memory_bytes(&self) -> usize {
         size_of::<Sequenced>() + self.record.body.len() + self.keys.terms.len() * 8 + 64
     }
+}
+
+/// Whether a record sets its log's retention policy. Few records are Varve's own and permanent: only of these the
+/// body is looked at.
+fn is_policy(record: &Record) -> bool {
+    record.flags & FLAG_OWN != 0
+        && record.class == Class::Permanent.code()
+        && record.body().is_some_and(|body| {
+            body.is_ok_and(|body| body.action() == Some(action::RETENTION_POLICY_CHANGED))
+        })
 }
 
 /// A log. Shared by everything that reads or writes it.
@@ -113,6 +124,9 @@ impl Log {
                     tiles.push((index, root));
                 }
             });
+            if is_policy(&record.record) {
+                published.head.policy = Some(record.index);
+            }
             published.head.size += 1;
             published.tail.push_back(record.clone());
         }
@@ -125,6 +139,11 @@ impl Log {
             }
         }
         tiles
+    }
+
+    /// Index of the entry with the retention policy in force.
+    pub fn policy(&self) -> Option<u64> {
+        self.published.read().head.policy
     }
 
     /// Layers hold everything below `stored` now: takes it out of the tail.

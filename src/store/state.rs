@@ -16,7 +16,13 @@ use super::wire::{Reader, Short, put_bytes16, put_bytes32};
 use crate::tlog::hash::Hash;
 use crate::tlog::merkle::Frontier;
 
-const MAGIC: &[u8; 8] = b"VRVSTAT1";
+const MAGIC: &[u8; 8] = b"VRVSTAT2";
+
+/// Of snapshots whose heads say nothing of a policy: no log had one.
+const MAGIC_WITHOUT_POLICY: &[u8; 8] = b"VRVSTAT1";
+
+/// Stands for "no policy" in a head.
+const NO_POLICY: u64 = u64::MAX;
 
 /// Most logs of one instance: a snapshot stays under 64 MiB and the heads under 128 MiB of memory.
 pub const MAX_LOGS: usize = 65_536;
@@ -85,6 +91,8 @@ pub struct Head {
     pub frontier: Frontier,
     /// Layers that hold entries of the log, oldest first, each with the first index it holds.
     pub layers: Vec<(LayerId, u64)>,
+    /// Index of the entry with the retention policy in force.
+    pub policy: Option<u64>,
 }
 
 impl Head {
@@ -97,6 +105,7 @@ impl Head {
             key,
             frontier: Frontier::default(),
             layers: Vec::new(),
+            policy: None,
         }
     }
 
@@ -192,10 +201,21 @@ impl Head {
             out.extend_from_slice(&layer.code().to_be_bytes());
             out.extend_from_slice(&first.to_be_bytes());
         }
+        out.extend_from_slice(&self.policy.unwrap_or(NO_POLICY).to_be_bytes());
     }
 
     /// Reads a head.
     pub fn decode(from: &mut Reader<'_>) -> Result<Head, Short> {
+        let mut head = Head::decode_without_policy(from)?;
+        let at = from.offset();
+        head.policy = Some(from.u64()?).filter(|policy| *policy != NO_POLICY);
+        match head.policy {
+            Some(policy) if policy >= head.size => Err(Short { at }),
+            _ => Ok(head),
+        }
+    }
+
+    fn decode_without_policy(from: &mut Reader<'_>) -> Result<Head, Short> {
         let (size, link, recorded_at, key) = (from.u64()?, Hash(from.array()?), from.u64()?, from.array()?);
         let at = from.offset();
         let frontier = from.bytes32()?;
@@ -209,7 +229,7 @@ impl Head {
             let at = from.offset();
             layers.push((LayerId::from_code(from.u32()?).ok_or(Short { at })?, from.u64()?));
         }
-        Ok(Head { size, link, recorded_at, key, frontier, layers })
+        Ok(Head { size, link, recorded_at, key, frontier, layers, policy: None })
     }
 }
 
@@ -262,9 +282,11 @@ impl State {
 
     fn decode(bytes: &[u8]) -> Result<State, Short> {
         let mut from = Reader::new(bytes);
-        if from.array::<8>()? != *MAGIC {
-            return Err(Short { at: 0 });
-        }
+        let decode_head = match &from.array::<8>()? {
+            MAGIC => Head::decode,
+            MAGIC_WITHOUT_POLICY => Head::decode_without_policy,
+            _ => return Err(Short { at: 0 }),
+        };
         let mut state = State {
             instance: from.text16()?.to_owned(),
             cursor_key: from.array()?,
@@ -273,7 +295,7 @@ impl State {
         };
         for _ in 0..from.u32()? {
             let identity = LogIdentity::decode(&mut from)?;
-            let head = Head::decode(&mut from)?;
+            let head = decode_head(&mut from)?;
             state.logs.insert(identity.number, LogState { identity, head });
         }
         for _ in 0..from.u32()? {
@@ -350,11 +372,43 @@ mod tests {
         let head = Head { layers: vec![(month, 7)], ..Head::empty([1; 32]) };
         let mut bytes = Vec::new();
         head.encode(&mut bytes);
-        let at = bytes.len() - 12;
+        let at = bytes.len() - 20;
         assert_eq!(Head::decode(&mut Reader::new(&bytes)).map(|head| head.layers).ok(), Some(head.layers));
         for code in [0, 1_969 * 12 + 11, 10_000 * 12, u32::MAX] {
             bytes[at..at + 4].copy_from_slice(&code.to_be_bytes());
             assert!(Head::decode(&mut Reader::new(&bytes)).is_err_and(|short| short.at == at), "{code}");
         }
+    }
+
+    #[test]
+    fn a_snapshot_without_policies_is_read() {
+        let mut state = State { instance: "i".to_owned(), ..State::default() };
+        let identity = LogIdentity {
+            number: 0,
+            tenant: "acme".to_owned(),
+            origin: String::new(),
+            log_id: Hash([1; 32]),
+            index_key: [2; 32],
+            genesis_key: [3; 32],
+        };
+        state.logs.insert(0, LogState { identity, head: Head::empty([3; 32]) });
+        let now = state.encode();
+        let mut then = now.clone();
+        then[..8].copy_from_slice(MAGIC_WITHOUT_POLICY);
+        // The policy of the one log stands before the number of keys, which are none.
+        then.drain(now.len() - 12..now.len() - 4);
+        for bytes in [&now, &then] {
+            let read = State::decode(bytes).map_err(|short| short.at).unwrap();
+            assert_eq!((read.logs.len(), read.logs[&0].head.policy), (1, None));
+        }
+        then[7] = b'3';
+        assert!(State::decode(&then).is_err());
+    }
+
+    #[test]
+    fn a_policy_is_an_entry_of_its_log() {
+        let mut bytes = Vec::new();
+        Head { policy: Some(0), ..Head::empty([1; 32]) }.encode(&mut bytes);
+        assert!(Head::decode(&mut Reader::new(&bytes)).is_err(), "the log is empty");
     }
 }

@@ -14,6 +14,9 @@ pub mod telemetry;
 pub mod process;
 
 #[cfg(feature = "server")]
+pub mod retention;
+
+#[cfg(feature = "server")]
 pub mod journal;
 
 #[cfg(feature = "server")]

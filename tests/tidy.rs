@@ -11,12 +11,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms of `src/` and their floors. A module imports from floors below its own and from its own room.
-const FLOORS: [(&str, u8); 15] = [
+const FLOORS: [(&str, u8); 16] = [
     ("tlog", 1),
     ("event", 2),
     ("client", 3),
     ("journal", 3),
     ("process", 3),
+    ("retention", 3),
     ("telemetry", 3),
     ("store", 4),
     ("access", 5),

@@ -137,7 +137,7 @@ fn fill(
                         roll(10_000), roll(20), roll(250), roll(1_000_000_000), roll(1_000_000_000),
                     );
                     let mut event = Event::parse(json.as_bytes()).expect("an event");
-                    fill_in(&mut event, Class::Security);
+                    fill_in(&mut event, Class::Security.name());
                     prepare(&log, &event, 1)
                 })
                 .collect();

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::cmd::{
-    append, checkpoint, import, init, key, operator_key, prove, query, rotate_signing_key, serve, tenant,
-    verify,
+    append, checkpoint, compact, import, init, key, operator_key, prove, query, retention,
+    rotate_signing_key, serve, tenant, verify,
 };
 
 /// Where a server is looked for when neither `--url` nor `VARVE_URL` says.
@@ -49,6 +49,10 @@ pub(super) enum Command {
     Checkpoint(checkpoint::CheckpointArgs),
     /// Check a data directory (server stopped) or evidence
     Verify(verify::VerifyArgs),
+    /// Show or change what a tenant's log keeps how long
+    Retention(retention::RetentionArgs),
+    /// Let bodies go whose time is up (server stopped)
+    Compact(compact::CompactArgs),
     /// Replace the signing key of logs (server stopped)
     RotateSigningKey(rotate_signing_key::RotateSigningKeyArgs),
     /// Replace the operator key (server stopped)

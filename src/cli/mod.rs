@@ -51,6 +51,8 @@ fn dispatch(command: Command, output: &Output) -> Result<Exit, output::Failure> 
         Command::Prove(args) => cmd::prove::run(&args, output),
         Command::Checkpoint(args) => cmd::checkpoint::run(&args, output),
         Command::Verify(args) => cmd::verify::run(&args, output),
+        Command::Retention(args) => cmd::retention::run(&args, output),
+        Command::Compact(args) => cmd::compact::run(&args, output),
         Command::RotateSigningKey(args) => cmd::rotate_signing_key::run(&args, output),
         Command::OperatorKey(args) => cmd::operator_key::run(&args, output),
     }

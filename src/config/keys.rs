@@ -65,7 +65,7 @@ const fn key(group: &'static str, name: &'static str, kind: Kind, about: &'stati
 
 /// All keys, in the order of help and docs.
 #[rustfmt::skip]
-pub static KEYS: [Key; 23] = [
+pub static KEYS: [Key; 26] = [
     key(STORE, "data", Kind::Path(Some("./varve-data")),
         "Directory of the store; made on the first run"),
     key(STORE, "must_exist", Kind::Switch,
@@ -83,6 +83,14 @@ pub static KEYS: [Key; 23] = [
         "Events that may wait for the disk; more are refused as busy"),
     key(STORE, "max_queued_bytes", number("bytes", 8 * MIB, 4 * GIB, 64 * MIB),
         "Memory that events may take while they wait for the disk"),
+    // A month is the least that a class can have, 1,200 the most.
+    key(STORE, "retention_floor_months", number("months", 1, 1200, 1),
+        "Least time that a tenant's policy may keep a class for"),
+    key(STORE, "compaction_hours", number("hours", 0, 720, 24),
+        "Time between compactions that begin by themselves; 0 is none"),
+    // A layer of a gigabyte takes twelve hours at the lower bound.
+    key(STORE, "compaction_bytes_per_second", number("bytes per second", 64 * 1024, GIB, 32 * MIB),
+        "What a compaction reads and writes in a second"),
 
     key(LISTENING, "listen", Kind::Address(Some("127.0.0.1:8117")),
         "Address and port to listen on; port 0 takes a free one"),

@@ -80,6 +80,12 @@ pub struct Config {
     pub max_queued_events: usize,
     /// Most bytes of the same.
     pub max_queued_bytes: usize,
+    /// Least months that a tenant's policy may keep a class for.
+    pub retention_floor_months: u16,
+    /// Hours between compactions that begin by themselves; 0 is none.
+    pub compaction_hours: u64,
+    /// What a compaction reads and writes in a second, bytes.
+    pub compaction_bytes_per_second: u64,
     /// Where clients connect.
     pub listen: SocketAddr,
     /// Another address than loopback may go without TLS.
@@ -128,6 +134,10 @@ impl Config {
             query_time: seconds("query_seconds"),
             max_queued_events: size("max_queued_events"),
             max_queued_bytes: size("max_queued_bytes"),
+            retention_floor_months: u16::try_from(settings.number("retention_floor_months"))
+                .unwrap_or(u16::MAX),
+            compaction_hours: settings.number("compaction_hours"),
+            compaction_bytes_per_second: settings.number("compaction_bytes_per_second"),
             listen: settings.address("listen").unwrap_or(([127, 0, 0, 1], 0).into()),
             insecure: settings.switch("insecure"),
             metrics_listen: settings.address("metrics_listen"),

@@ -61,6 +61,8 @@ permissions! {
     ToVerify = Needs::Scope(Scope::Verify);
     /// Keys are managed.
     ToAdminister = Needs::ScopeOrOperator(Scope::Admin);
+    /// Retention is read and set.
+    ToRetain = Needs::Scope(Scope::Retention);
     /// What the tenant looks like from outside.
     ToLook = Needs::AnyKeyOrOperator;
 }

@@ -4,13 +4,15 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::answer::identify;
 use super::auth::{Needs, guard};
 use super::error::Problem;
 use super::openapi::Operation;
-use super::routes::{description, events, health, keys, log, metrics, tenants, verifications};
+use super::routes::{
+    compactions, description, events, health, keys, log, metrics, retention, tenants, verifications,
+};
 use super::{App, HttpLimits};
 use crate::service::{ErrorCode, Scope, Service};
 
@@ -35,6 +37,9 @@ const CHECKPOINT: &str = "/v1/tenants/{tenant}/log/checkpoint";
 const CONSISTENCY: &str = "/v1/tenants/{tenant}/log/consistency";
 const VERIFY: &str = "/v1/tenants/{tenant}/verify";
 const VERIFICATION: &str = "/v1/tenants/{tenant}/verify/{id}";
+const RETENTION: &str = "/v1/tenants/{tenant}/retention";
+const COMPACTIONS: &str = "/v1/compactions";
+const COMPACTION: &str = "/v1/compactions/{id}";
 const TILE: &str = "/v1/tenants/{tenant}/log/tile/{*tile}";
 
 #[rustfmt::skip]
@@ -48,6 +53,7 @@ pub(crate) fn table() -> Vec<Route> {
     let gateway = Needs::ScopeAnywhere(Scope::Ingest);
     let read = Needs::Scope(Scope::Read);
     let verify = Needs::Scope(Scope::Verify);
+    let retain = Needs::Scope(Scope::Retention);
     vec![
         route("POST",   TENANTS,           operator, post(tenants::create),          tenants::CREATE),
         route("GET",    TENANTS,           operator, get(tenants::list),             tenants::LIST),
@@ -66,6 +72,10 @@ pub(crate) fn table() -> Vec<Route> {
         route("GET",    TILE,              verify,   get(log::tile),                 log::TILE),
         route("POST",   VERIFY,            verify,   post(verifications::start),     verifications::START),
         route("GET",    VERIFICATION,      verify,   get(verifications::show),       verifications::SHOW),
+        route("GET",    RETENTION,         retain,   get(retention::show),           retention::SHOW),
+        route("PUT",    RETENTION,         retain,   put(retention::set),            retention::SET),
+        route("POST",   COMPACTIONS,       operator, post(compactions::start),       compactions::START),
+        route("GET",    COMPACTION,        operator, get(compactions::show),         compactions::SHOW),
         route("GET",    "/healthz",        nothing,  get(health::healthz),           health::HEALTHZ),
         route("GET",    "/readyz",         nothing,  get(health::readyz),            health::READYZ),
         route("GET",    METRICS,           nothing,  get(metrics::scrape),           metrics::SCRAPE),

@@ -6,13 +6,13 @@
 use rand::Rng as _;
 
 use crate::event::Event;
-use crate::event::catalog::Class;
 use crate::store::log::{IndexKeys, Log};
 use crate::store::read::body_keys;
 use crate::tlog::chain::FLAG_OWN;
 use crate::tlog::hash::Hash;
 
 /// An event ready to be given an index.
+#[derive(Clone)]
 pub struct Prepared {
     /// The log it goes to.
     pub log: u32,
@@ -31,12 +31,12 @@ pub struct Prepared {
 }
 
 /// Fills in `id` and `class` where they are absent. The id is a UUIDv7.
-pub fn fill_in(event: &mut Event, class: Class) {
+pub fn fill_in(event: &mut Event, class: &str) {
     if event.id().is_none() {
         event.set_id(&uuid::Uuid::now_v7().to_string());
     }
     if event.class().is_none() {
-        event.set_class(class.name());
+        event.set_class(class);
     }
 }
 

@@ -12,6 +12,7 @@ use crate::event::catalog::Class;
 use crate::event::limits::MAX_EVENT_BYTES;
 use crate::event::{Event, InvalidEvent, InvalidKind, is_id};
 use crate::ingest::prepare::fill_in;
+use crate::retention::Policy;
 use crate::store::log::Log;
 
 /// One event to append.
@@ -28,6 +29,8 @@ pub(super) struct Item {
     pub(super) log: Option<Arc<Log>>,
     /// The event, while it is not handed over.
     pub(super) event: Option<Event>,
+    /// Code of its class.
+    pub(super) class: u16,
     pub(super) answer: Option<Result<Receipt, Error>>,
     /// The earlier item of the batch that this one repeats.
     pub(super) repeats: Option<usize>,
@@ -116,12 +119,31 @@ pub(super) fn admit(
             }
         }
     }
-    if event.class().is_some_and(|class| Class::named(class).is_none_or(|class| class == Class::Permanent)) {
-        let detail = "`class` names no retention class of this tenant; nothing was stored. Leave it out, or use security, processing, privacy-request or long-evidence.";
-        return Err(Error::new(ErrorCode::InvalidEvent, detail).at("/class"));
-    }
-    fill_in(&mut event, Class::Security);
     Ok(event)
+}
+
+/// Fills in what an event may leave out, its class by `policy`, and answers the code of its class.
+pub(super) fn classify(event: &mut Event, policy: Option<&Policy>) -> Result<u16, Error> {
+    let named = event.class().map(|class| match policy {
+        Some(policy) => policy.class_named(class),
+        None => Class::named(class).filter(|class| *class != Class::Permanent).map(Class::code),
+    });
+    let code = match (named, policy) {
+        (Some(Some(code)), _) => code,
+        (Some(None), _) => {
+            let detail = "`class` names no retention class of this tenant; nothing was stored. Leave it out, use \
+                          security, processing, privacy-request or long-evidence, or add the class to the policy.";
+            return Err(Error::new(ErrorCode::InvalidEvent, detail).at("/class"));
+        }
+        (None, Some(policy)) => {
+            let (name, code) = policy.class_for(event.action());
+            fill_in(event, name);
+            return Ok(code);
+        }
+        (None, None) => Class::Security.code(),
+    };
+    fill_in(event, Class::Security.name());
+    Ok(code)
 }
 
 /// The refusal of the event at `position`; of a single event it needs no index.

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use super::admit::{
-    Item, Submitted, admit, answer_repeats_in_batch, find_repeats_in_batch, id_conflict, placed_in,
+    Item, Submitted, admit, answer_repeats_in_batch, classify, find_repeats_in_batch, id_conflict, placed_in,
 };
 use super::view::{Receipt, receipt};
 use super::{Error, ErrorCode, Principal, Scope, Service};
 use crate::event::Event;
-use crate::event::catalog::Class;
 use crate::ingest::prepare::{Prepared, prepare};
 use crate::ingest::queue::{Permit, Placed, Submission, SubmitError};
 use crate::store::idtable::Location;
@@ -52,7 +51,9 @@ impl Service {
     ) -> Result<Vec<Result<Receipt, Error>>, Error> {
         let log = self.log_for(by, tenant, Scope::Ingest)?;
         self.take_in(events, mode, verifiable, |submitted| {
-            admit(submitted, Event::parse).map(|event| (log.clone(), event))
+            let mut event = admit(submitted, Event::parse)?;
+            let class = self.classify(&log, &mut event)?;
+            Ok((log.clone(), event, class))
         })
         .await
     }
@@ -67,12 +68,20 @@ impl Service {
         verifiable: bool,
     ) -> Result<Vec<Result<Receipt, Error>>, Error> {
         self.take_in(events, mode, verifiable, |submitted| {
-            let event = admit(submitted, Event::parse_addressed)?;
+            let mut event = admit(submitted, Event::parse_addressed)?;
             let tenant = event.addressee().unwrap_or_default();
             let log = self.log_for(by, tenant, Scope::Ingest).map_err(|error| error.at("/tenant"))?;
-            Ok((log, event))
+            let class = self.classify(&log, &mut event)?;
+            Ok((log, event, class))
         })
         .await
+    }
+
+    /// As [`classify`], by the policy of the log.
+    fn classify(&self, log: &Log, event: &mut Event) -> Result<u16, Error> {
+        let history = self.history(log)?;
+        let policy = history.as_ref().and_then(|history| history.newest());
+        classify(event, policy.map(|(_, policy)| policy))
     }
 
     /// Takes a batch in and counts what became of it.
@@ -81,7 +90,7 @@ impl Service {
         events: &[Submitted<'_>],
         mode: BatchMode,
         verifiable: bool,
-        admitted: impl Fn(&Submitted<'_>) -> Result<(Arc<Log>, Event), Error>,
+        admitted: impl Fn(&Submitted<'_>) -> Result<(Arc<Log>, Event, u16), Error>,
     ) -> Result<Vec<Result<Receipt, Error>>, Error> {
         let outcome = self.append_all(events, mode, verifiable, admitted).await;
         self.count(events.len(), &outcome);
@@ -93,7 +102,7 @@ impl Service {
         events: &[Submitted<'_>],
         mode: BatchMode,
         verifiable: bool,
-        admitted: impl Fn(&Submitted<'_>) -> Result<(Arc<Log>, Event), Error>,
+        admitted: impl Fn(&Submitted<'_>) -> Result<(Arc<Log>, Event, u16), Error>,
     ) -> Result<Vec<Result<Receipt, Error>>, Error> {
         self.refuse_when_full()?;
         if events.len() > MAX_BATCH_EVENTS {
@@ -108,8 +117,9 @@ impl Service {
         let mut items = Vec::with_capacity(events.len());
         for (position, submitted) in events.iter().enumerate() {
             match admitted(submitted) {
-                Ok((log, event)) => {
-                    items.push(Item { log: Some(log), event: Some(event), answer: None, repeats: None });
+                Ok((log, event, class)) => {
+                    let (log, event) = (Some(log), Some(event));
+                    items.push(Item { log, event, class, answer: None, repeats: None });
                 }
                 Err(error) if mode == BatchMode::Atomic => {
                     return Err(placed_in(error, events.len(), position));
@@ -117,6 +127,7 @@ impl Service {
                 Err(error) => items.push(Item {
                     log: None,
                     event: None,
+                    class: 0,
                     answer: Some(Err(placed_in(error, events.len(), position))),
                     repeats: None,
                 }),
@@ -130,7 +141,7 @@ impl Service {
                 Ok(Some(again)) => {
                     for position in again {
                         match admitted(&events[position]) {
-                            Ok((_, event)) => items[position].event = Some(event),
+                            Ok((_, event, _)) => items[position].event = Some(event),
                             Err(error) if mode == BatchMode::Atomic => return Err(error),
                             Err(error) => items[position].answer = Some(Err(error)),
                         }
@@ -214,8 +225,7 @@ impl Service {
         for (position, item) in items.iter().enumerate() {
             if let (None, Some(log), Some(event), None) = (&item.answer, &item.log, &item.event, item.repeats)
             {
-                let class = event.class().and_then(Class::named).map_or(Class::Security.code(), Class::code);
-                prepared.push(prepare(log, event, class));
+                prepared.push(prepare(log, event, item.class));
                 positions.push(position);
             }
         }

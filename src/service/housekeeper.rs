@@ -1,5 +1,5 @@
 //! What runs beside the write path. One thread writes heartbeats and refused uses of keys, and watches the clock; another, which may take
-//! minutes over one thing, merges the id table and seals layers whose month is over.
+//! minutes over one thing, merges the id table, seals layers whose month is over and begins compactions.
 
 #![expect(clippy::disallowed_methods, reason = "its two threads, and when a heartbeat is due")]
 
@@ -19,6 +19,9 @@ use crate::store::seal::{SEAL_FILE, Seal, SealError};
 
 /// How often each looks around.
 const ROUND: Duration = Duration::from_millis(500);
+
+/// How long a store that is opened for one act waits for its layer; the watchdog ends a sync that takes as long.
+const APPLIED_WITHIN: Duration = Duration::from_secs(30);
 
 /// The running threads; they end when this is dropped.
 pub(super) struct Housekeeper {
@@ -45,7 +48,11 @@ impl Rounds {
 
 impl Housekeeper {
     /// Starts both.
-    pub(super) fn start(service: &Service, heartbeat_seconds: u64) -> std::io::Result<Housekeeper> {
+    pub(super) fn start(
+        service: &Service,
+        heartbeat_seconds: u64,
+        compaction_hours: u64,
+    ) -> std::io::Result<Housekeeper> {
         let (stop, stopped) = bounded::<()>(0);
         let stopping = Arc::new(AtomicBool::new(false));
         let mut housekeeper =
@@ -58,7 +65,9 @@ impl Housekeeper {
         housekeeper
             .threads
             .push(spawn("varve-heartbeat", Box::new(move || keep_pulse(&pulse, heartbeat_seconds)))?);
-        housekeeper.threads.push(spawn("varve-upkeep", Box::new(move || keep_up(&upkeep, &stopping)))?);
+        housekeeper
+            .threads
+            .push(spawn("varve-upkeep", Box::new(move || keep_up(&upkeep, compaction_hours, &stopping)))?);
         Ok(housekeeper)
     }
 }
@@ -96,12 +105,30 @@ fn keep_pulse(rounds: &Rounds, heartbeat_seconds: u64) {
     }
 }
 
-fn keep_up(rounds: &Rounds, stopping: &AtomicBool) {
+fn keep_up(rounds: &Rounds, compaction_hours: u64, stopping: &AtomicBool) {
     let mut unsealable = HashSet::new();
+    let mut compacted = Instant::now();
+    let wait = compaction_wait(compaction_hours);
     while let Some(service) = rounds.next() {
         merge_ids(&service.0, stopping);
         seal_closed_layers(&service.0, stopping, &mut unsealable);
+        // A clock that has not held is waited for; nothing is missed by that.
+        if wait.is_some_and(|wait| compacted.elapsed() >= wait) && service.clock_held() {
+            compacted = Instant::now();
+            if let Err(error) = service.begin_compaction(None) {
+                tracing::error!(%error, "the compaction was not begun; it is tried again when it is due next");
+            }
+        }
     }
+}
+
+/// Time between compactions: the hours, and up to a twelfth of them more, so that a fleet does not compact as one.
+fn compaction_wait(hours: u64) -> Option<Duration> {
+    let mut random = [0; 2];
+    super::random(&mut random);
+    let seconds = hours * 3600;
+    let jitter = seconds / 12 * u64::from(u16::from_be_bytes(random)) / u64::from(u16::MAX);
+    (hours > 0).then(|| Duration::from_secs(seconds + jitter))
 }
 
 /// Merges runs of the id table while there are enough of a size. Nothing is dropped: every id is kept as long
@@ -154,6 +181,16 @@ fn seal_closed_layers(inner: &Inner, stopping: &AtomicBool, unsealable: &mut Has
 }
 
 impl Service {
+    /// Seals what the next round would, at once: a store that is opened for one act has no next round. Waits for
+    /// what was written before to be in its layer.
+    pub(super) fn seal_now(&self) {
+        let started = Instant::now();
+        while self.0.pipeline.progress.applier_lag_frames() > 0 && started.elapsed() < APPLIED_WITHIN {
+            thread::sleep(Duration::from_millis(2));
+        }
+        seal_closed_layers(&self.0, &AtomicBool::new(false), &mut HashSet::new());
+    }
+
     /// Writes `varve.clock.anomaly` once the wall clock and the boot clock have parted. Answers whether it is
     /// written.
     fn report_clock_anomaly(&self) -> bool {

@@ -2,12 +2,14 @@
 //!
 //! Reading order: `open` (init, open, stop), `tenants` and `keys` (who there is), `admit`, `append`, `read`, `system`
 //! (what Varve writes of itself), `refused` (keys that were turned away), `verifications` (a log read through, as a job),
+//! `retention` (policies), `compactions` (what is due leaves),
 //! `checkpoints` (what was signed), `observe` (metrics, readiness), `view` (what callers see).
 
 pub mod checkpoints;
 
 mod admit;
 mod append;
+mod compactions;
 mod error;
 mod housekeeper;
 mod keys;
@@ -15,6 +17,7 @@ mod observe;
 mod open;
 mod read;
 mod refused;
+mod retention;
 mod system;
 mod tenants;
 mod verifications;
@@ -33,12 +36,16 @@ use refused::RefusedUse;
 pub use crate::access::{Scope, Scopes};
 pub use admit::Submitted;
 pub use append::BatchMode;
+pub use compactions::{
+    BYTES_PER_SECOND, CompactionPlan, CompactionView, ConfirmClock, LayerPlan, LeavingView, StayingView,
+};
 pub use error::{Error, ErrorCode};
 pub use observe::STALL_LIMIT;
 pub use open::{Initialised, OpenOptions};
+pub use retention::FLOOR_MONTHS;
 pub use view::{
-    Committed, DisclosureView, FindingView, KeyInfo, NewKey, QueryPage, Receipt, RecordView, TenantInfo,
-    VerificationView,
+    Committed, DisclosureView, FindingView, KeyInfo, NewKey, QueryPage, Receipt, RecordView, RetentionView,
+    TenantInfo, VerificationView,
 };
 
 use crate::event::Tenant;
@@ -78,6 +85,8 @@ struct Inner {
     creating: Mutex<()>,
     housekeeper: Mutex<Option<housekeeper::Housekeeper>>,
     verifications: verifications::Verifications,
+    retention: retention::Retention,
+    compactions: compactions::Compactions,
     /// Given up at stop, so that another process may open the directory while this object still exists.
     lock: Mutex<Option<DirLock>>,
 }

@@ -8,10 +8,14 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 
 use super::checkpoints::SignedCheckpoints;
+use super::compactions::{BYTES_PER_SECOND, Compactions};
 use super::housekeeper::Housekeeper;
 use super::read::QUERY_TIME;
 use super::refused::RefusedUses;
-use super::{Error, ErrorCode, Inner, Scope, Scopes, Service, random};
+use super::retention::{FLOOR_MONTHS, Retention};
+use super::{
+    CompactionPlan, CompactionView, ConfirmClock, Error, ErrorCode, Inner, Scope, Scopes, Service, random,
+};
 use crate::event::catalog::{Builder, action};
 use crate::event::{Instance, Outcome};
 use crate::ingest::clock::{Clock, Stamps, SystemClock};
@@ -47,6 +51,12 @@ pub struct OpenOptions {
     pub max_queued_events: usize,
     /// Most bytes of the same.
     pub max_queued_bytes: usize,
+    /// Least months that a retention policy may give a class.
+    pub retention_floor_months: u16,
+    /// Bytes that a compaction reads and writes in a second; 0 is as many as it can.
+    pub compaction_bytes_per_second: u64,
+    /// Hours between compactions that begin by themselves; 0 is none.
+    pub compaction_hours: u64,
     /// The store below.
     pub backend: Arc<dyn Backend>,
     /// The clocks.
@@ -68,6 +78,9 @@ impl Default for OpenOptions {
             query_time: QUERY_TIME,
             max_queued_events: MAX_QUEUED_EVENTS,
             max_queued_bytes: MAX_QUEUED_BYTES,
+            retention_floor_months: FLOOR_MONTHS,
+            compaction_bytes_per_second: BYTES_PER_SECOND,
+            compaction_hours: 0,
             backend: Arc::new(SledBackend::new(Watchdog::aborting())),
             clock: Arc::new(SystemClock),
             journal: journal::Options::default(),
@@ -208,10 +221,13 @@ impl Service {
             notes: Mutex::default(),
             creating: Mutex::new(()),
             verifications: Default::default(),
+            retention: Retention::new(options.retention_floor_months),
+            compactions: Compactions::new(options.compaction_bytes_per_second, options.clock.steady_micros()),
             housekeeper: Mutex::new(None),
             lock: Mutex::new(Some(recovered.lock)),
         }));
-        let housekeeper = Housekeeper::start(&service, options.heartbeat_seconds).map_err(refused)?;
+        let housekeeper = Housekeeper::start(&service, options.heartbeat_seconds, options.compaction_hours)
+            .map_err(refused)?;
         *service.0.housekeeper.lock() = Some(housekeeper);
         Ok(service)
     }
@@ -235,6 +251,7 @@ impl Service {
         let housekeeper = self.0.housekeeper.lock().take();
         drop(housekeeper);
         self.0.verifications.stop();
+        self.0.compactions.stop();
         // Whatever becomes of the entry, the threads end before the lock is given up.
         let written = match self.0.store.poison.reason() {
             None => {
@@ -273,6 +290,31 @@ impl Service {
         };
         let key = reset();
         service.stop().and(key)
+    }
+
+    /// Lets go of all bodies whose time is up, or plans it. The server must be stopped.
+    pub fn compact(
+        data: &Path,
+        confirm: ConfirmClock,
+        options: &OpenOptions,
+    ) -> Result<CompactionView, Error> {
+        let service = Service::open_parts(data, options)?;
+        let done = service.begin_month().and_then(|()| service.compact_now(confirm));
+        service.stop().and(done)
+    }
+
+    /// What [`Service::compact`] would do. It opens the store for that: the instance's own log says so.
+    pub fn plan(data: &Path, options: &OpenOptions) -> Result<CompactionPlan, Error> {
+        let service = Service::open_parts(data, options)?;
+        let plan = service.begin_month().and_then(|()| service.plan_now());
+        service.stop().and(plan)
+    }
+
+    /// Writes `varve.service.started`, so that the month which is over is no longer the newest, and seals it.
+    fn begin_month(&self) -> Result<(), Error> {
+        self.started()?;
+        self.seal_now();
+        Ok(())
     }
 
     /// Rotates the signing key of one tenant's log, or of all. Returns the new vkeys. The server must be stopped.

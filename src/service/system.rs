@@ -102,7 +102,7 @@ pub(super) fn own(log: &Log, event: Builder) -> Result<Prepared, Error> {
     };
     let mut event = build(event)?;
     let class = class_of(event.action()).unwrap_or(Class::Security);
-    fill_in(&mut event, class);
+    fill_in(&mut event, class.name());
     Ok(prepare(log, &event, class.code()))
 }
 

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::event::{Body, Micros};
+use crate::retention::{ClassView, RuleView};
 use crate::store::log::{Log, Sequenced};
 use crate::verify::Finding;
 
@@ -131,6 +132,23 @@ pub struct VerificationView {
     pub finding_count: u64,
     /// Why it failed.
     pub detail: Option<String>,
+}
+
+/// The retention policy of a tenant's log.
+#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
+pub struct RetentionView {
+    /// Index of the entry that set it; null where none did.
+    pub index: Option<u64>,
+    /// When that was.
+    pub set_at: Option<String>,
+    /// Whether anything ever expires: only once a policy was set. Until then the classes are those it would begin with.
+    pub expires: bool,
+    /// Least months that a policy may give a class.
+    pub floor_months: u16,
+    /// The classes, in order of code.
+    pub classes: Vec<ClassView>,
+    /// Which class an event has that names none, in order of pattern.
+    pub rules: Vec<RuleView>,
 }
 
 /// One rule that does not hold.

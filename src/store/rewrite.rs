@@ -138,12 +138,15 @@ fn add_entry(hasher: &mut blake3::Hasher, log: u32, record: &Sequenced) {
     hasher.update(&record.record.signature.0);
 }
 
+/// Takes the records of a page, and the bytes that it has in the layer.
+pub type VisitPage<'a> = dyn FnMut(&[Arc<Sequenced>], usize) -> Result<(), RewriteError> + 'a;
+
 /// Visits the pages of a log in a layer, in order, with the bytes of each. They must follow one another.
 pub fn each_page(
     store: &Store,
     layer: &Layer,
     number: u32,
-    visit: &mut dyn FnMut(&[Arc<Sequenced>], usize) -> Result<(), RewriteError>,
+    visit: &mut VisitPage<'_>,
 ) -> Result<(), RewriteError> {
     let Some(log) = store.log(number) else { return Ok(()) };
     let mut next = layer.first_page_from(number, 0)?;

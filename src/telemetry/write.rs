@@ -34,6 +34,9 @@ pub struct Write {
     checkpoints: Counter,
     seals: Counter,
     merges: Counter,
+    rewritten: Counter,
+    expired: Counter,
+    freed: Counter,
 }
 
 impl Write {
@@ -88,6 +91,13 @@ impl Write {
             ),
             seals: counter(registry, "varve_layer_seals", "Layers sealed because their month is over"),
             merges: counter(registry, "varve_dedupe_merges", "Merges of runs of the dedupe table"),
+            rewritten: counter(registry, "varve_layer_rewrites", "Layers rewritten because bodies were due"),
+            expired: counter(registry, "varve_bodies_expired", "Bodies that left because their time was up"),
+            freed: counter(
+                registry,
+                "varve_compaction_freed_bytes",
+                "Bytes on disk that rewritten layers gave back",
+            ),
         }
     }
 
@@ -131,6 +141,13 @@ impl Write {
     /// A layer was sealed.
     pub fn sealed(&self) {
         self.seals.inc();
+    }
+
+    /// A layer was looked at by a compaction.
+    pub fn compacted(&self, is_rewritten: bool, bodies: u64, freed_bytes: u64) {
+        self.rewritten.inc_by(u64::from(is_rewritten));
+        self.expired.inc_by(bodies);
+        self.freed.inc_by(freed_bytes);
     }
 
     /// Runs of the dedupe table were merged.

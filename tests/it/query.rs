@@ -275,7 +275,7 @@ impl World {
         let class = dice.pick(&["security", "security", "security", "processing", "own"]);
         let json = json_of(&event, class);
         let mut parsed = Event::parse(json.as_bytes()).unwrap();
-        fill_in(&mut parsed, Class::Security);
+        fill_in(&mut parsed, Class::Security.name());
         let code = Class::named(class).map_or(256, Class::code);
         let log = &self.open.as_ref().unwrap().1;
         let mut prepared = prepare(log, &parsed, code);
@@ -652,7 +652,7 @@ fn a_page_of_large_records_ends_early_and_goes_on() {
             let json =
                 format!(r#"{{"id":"big-{id}","action":"a.big","outcome":"success","reason":"{noise}"}}"#);
             let mut event = Event::parse(json.as_bytes()).unwrap();
-            fill_in(&mut event, Class::Security);
+            fill_in(&mut event, Class::Security.name());
             prepare(&log, &event, 1)
         });
         let items: Vec<Prepared> = items.collect();

@@ -2,12 +2,14 @@
 
 pub(super) mod append;
 pub(super) mod checkpoint;
+pub(super) mod compact;
 pub(super) mod import;
 pub(super) mod init;
 pub(super) mod key;
 pub(super) mod operator_key;
 pub(super) mod prove;
 pub(super) mod query;
+pub(super) mod retention;
 pub(super) mod rotate_signing_key;
 pub(super) mod serve;
 pub(super) mod tenant;

@@ -126,6 +126,9 @@ fn options(config: &Config, confirm_clock: bool) -> OpenOptions {
         query_time: config.query_time,
         max_queued_events: config.max_queued_events,
         max_queued_bytes: config.max_queued_bytes,
+        retention_floor_months: config.retention_floor_months,
+        compaction_hours: config.compaction_hours,
+        compaction_bytes_per_second: config.compaction_bytes_per_second,
         ..OpenOptions::default()
     }
 }

@@ -1,12 +1,14 @@
 //! The handlers, one file a noun.
 
 mod batch;
+pub(crate) mod compactions;
 pub(crate) mod description;
 pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod keys;
 pub(crate) mod log;
 pub(crate) mod metrics;
+pub(crate) mod retention;
 pub(crate) mod tenants;
 pub(crate) mod verifications;
 

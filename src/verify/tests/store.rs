@@ -278,7 +278,7 @@ impl Writing {
         let (control, facts) = self.rotation(tenant);
         let mut event = Event::parse_own(event(&facts).as_bytes()).unwrap();
         let class = Class::named(event.class().unwrap()).unwrap();
-        fill_in(&mut event, class);
+        fill_in(&mut event, class.name());
         let item = prepare(&self.log(tenant), &event, class.code());
         self.submit(vec![item], vec![control]).remove(0)
     }
@@ -338,14 +338,14 @@ pub(super) fn created(tenant: &str, id: &[u8; 32], key: &[u8; 32]) -> Builder {
 fn own(log: &Log, event: Builder) -> Prepared {
     let mut event = event.build().unwrap();
     let class = Class::named(event.class().unwrap()).unwrap();
-    fill_in(&mut event, class);
+    fill_in(&mut event, class.name());
     prepare(log, &event, class.code())
 }
 
 pub(super) fn item(log: &Log, json: &str) -> Prepared {
     let mut event = Event::parse(json.as_bytes()).unwrap();
     let class = event.class().and_then(Class::named).unwrap_or(Class::Security);
-    fill_in(&mut event, class);
+    fill_in(&mut event, class.name());
     prepare(log, &event, class.code())
 }
 

@@ -1,0 +1,417 @@
+//! Compaction: bodies whose time is up leave, layer by layer. One runs at a time.
+//!
+//! Reading order: `plan` (what is due), `run` (one layer, with its crash points), this file (the job: clock, pace,
+//! progress), `view` (what callers see).
+
+#![expect(clippy::disallowed_methods, reason = "its thread, its pace, and for how long the clock has held")]
+
+mod plan;
+mod run;
+mod view;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+pub use view::{CompactionPlan, CompactionView, LayerPlan, LeavingView, StayingView};
+
+use super::append::internal;
+use super::{Error, ErrorCode, Principal, Service, random};
+use crate::event::Micros;
+use crate::event::catalog::Class;
+use crate::store::layer_id::LayerId;
+use crate::store::rewrite::RewriteError;
+use plan::{Scan, class_name};
+
+/// Bytes that are read and written in a second, unless said otherwise.
+pub const BYTES_PER_SECOND: u64 = 32 << 20;
+
+/// How long the clock must have held before anything expires by it.
+const CLOCK_HELD_MICROS: u64 = 24 * 3600 * 1_000_000;
+
+/// How far the time that an operator names may be from the server's.
+const CONFIRMED_WITHIN_MICROS: u64 = 10 * 60 * 1_000_000;
+
+/// Jobs that are remembered.
+const MAX_KEPT: usize = 16;
+
+/// Lines of a layer's plan that are listed.
+const MAX_ROWS: usize = 1_000;
+
+/// The jobs, oldest first.
+pub(super) struct Compactions {
+    jobs: Mutex<VecDeque<Running>>,
+    stopping: Arc<AtomicBool>,
+    bytes_per_second: u64,
+    /// The boot clock when the service was opened, microseconds.
+    opened_steady: u64,
+}
+
+struct Running {
+    job: Arc<Job>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// One compaction.
+struct Job {
+    id: String,
+    layers: u64,
+    looked_at: AtomicU64,
+    rewritten: AtomicU64,
+    bodies: AtomicU64,
+    bytes_before: AtomicU64,
+    bytes_after: AtomicU64,
+    certificates: AtomicU64,
+    outcome: Mutex<Option<Result<(), String>>>,
+}
+
+/// Whether an operator says what time it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConfirmClock {
+    /// Nothing is said: the clock must have held for 24 hours.
+    No,
+    /// The server's clock is right.
+    Yes,
+    /// It is this time, microseconds; the server's clock must be within ten minutes of it.
+    At(u64),
+}
+
+impl Compactions {
+    pub(super) fn new(bytes_per_second: u64, opened_steady: u64) -> Compactions {
+        Compactions { jobs: Mutex::default(), stopping: Arc::default(), bytes_per_second, opened_steady }
+    }
+
+    /// Breaks off what runs, and waits for its thread: it writes a layer that is about to be closed.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        let threads: Vec<_> =
+            self.jobs.lock().iter_mut().filter_map(|running| running.thread.take()).collect();
+        threads.into_iter().for_each(|thread| drop(thread.join()));
+    }
+}
+
+impl Job {
+    fn is_running(&self) -> bool {
+        self.outcome.lock().is_none()
+    }
+
+    fn view(&self) -> CompactionView {
+        let count = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        let (state, detail) = match &*self.outcome.lock() {
+            None => ("running", None),
+            Some(Ok(())) => ("done", None),
+            Some(Err(why)) => ("failed", Some(why.clone())),
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a share for people")]
+        let progress = if self.layers == 0 {
+            1.0
+        } else {
+            (count(&self.looked_at) as f64 / self.layers as f64).min(1.0)
+        };
+        CompactionView {
+            id: self.id.clone(),
+            state: state.to_owned(),
+            progress,
+            layers_rewritten: count(&self.rewritten),
+            bodies_left: count(&self.bodies),
+            bytes_before: count(&self.bytes_before),
+            bytes_after: count(&self.bytes_after),
+            certificates: count(&self.certificates),
+            detail,
+        }
+    }
+}
+
+impl Service {
+    /// What a compaction would do now.
+    pub fn plan_compaction(&self, by: &Principal) -> Result<CompactionPlan, Error> {
+        self.demand_operator(by)?;
+        self.plan_now()
+    }
+
+    pub(super) fn plan_now(&self) -> Result<CompactionPlan, Error> {
+        let now = self.0.stamps.now();
+        let mut plan = CompactionPlan {
+            at: Micros(now).to_string(),
+            clock_held: self.clock_held(),
+            layers: Vec::new(),
+            layers_untouched: 0,
+            bodies_leaving: 0,
+            bytes_leaving: 0,
+            bytes_before: 0,
+        };
+        for layer in self.closed_layers() {
+            let mut step = step(self, Pace::unbounded());
+            let scan = self.scan_layer(layer, now, &mut step)?;
+            if scan.leaving.is_empty() {
+                plan.layers_untouched += 1;
+                continue;
+            }
+            let bytes_before = self.0.store.layers.disk_bytes(layer).map_err(|error| internal(&error))?;
+            plan.bodies_leaving += scan.leaving.values().map(|leaving| leaving.bodies).sum::<u64>();
+            plan.bytes_leaving += scan.leaving.values().map(|leaving| leaving.bytes).sum::<u64>();
+            plan.bytes_before += bytes_before;
+            plan.layers.push(self.layer_plan(&scan, bytes_before)?);
+        }
+        Ok(plan)
+    }
+
+    /// Begins a compaction, or answers the one that runs.
+    ///
+    /// # Errors
+    /// `bad_request` where the clock has not held for 24 hours and is not confirmed, or is confirmed wrongly.
+    pub fn start_compaction(&self, by: &Principal, confirm: ConfirmClock) -> Result<CompactionView, Error> {
+        self.demand_operator(by)?;
+        let confirmed = self.confirmed_clock(confirm)?;
+        self.begin_compaction(confirmed)
+    }
+
+    /// How a compaction stands.
+    pub fn compaction(&self, by: &Principal, id: &str) -> Result<CompactionView, Error> {
+        self.demand_operator(by)?;
+        let jobs = self.0.compactions.jobs.lock();
+        let found = jobs.iter().find(|running| running.job.id == id);
+        let found = found.ok_or_else(|| {
+            let detail =
+                format!("no compaction of this id; the last {MAX_KEPT} are kept until the server stops");
+            Error::new(ErrorCode::NotFound, detail)
+        })?;
+        Ok(found.job.view())
+    }
+
+    /// Runs a compaction on a store that nobody serves, and answers when it has ended.
+    pub(super) fn compact_now(&self, confirm: ConfirmClock) -> Result<CompactionView, Error> {
+        let view = self.begin_compaction(self.confirmed_clock(confirm)?)?;
+        let thread = self.0.compactions.jobs.lock().back_mut().and_then(|running| running.thread.take());
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+        let jobs = self.0.compactions.jobs.lock();
+        Ok(jobs.iter().find(|running| running.job.id == view.id).map_or(view, |running| running.job.view()))
+    }
+
+    /// Whether the clock has held for 24 hours: expiry by itself needs that.
+    pub(super) fn clock_held(&self) -> bool {
+        let steady = self.0.stamps.clock().steady_micros();
+        let held = steady.saturating_sub(self.0.compactions.opened_steady);
+        self.0.stamps.anomaly().is_none() && held >= CLOCK_HELD_MICROS
+    }
+
+    /// The time that the certificates name as confirmed; `None` where the clock has held by itself.
+    fn confirmed_clock(&self, confirm: ConfirmClock) -> Result<Option<u64>, Error> {
+        let now = self.0.stamps.now();
+        let refused = |detail: String| Err(Error::new(ErrorCode::BadRequest, detail).at("/confirm_clock"));
+        match confirm {
+            ConfirmClock::Yes => Ok(Some(now)),
+            ConfirmClock::At(said) if said.abs_diff(now) <= CONFIRMED_WITHIN_MICROS => Ok(Some(said)),
+            ConfirmClock::At(_) => refused(format!(
+                "the server's clock says {}, over ten minutes from the time that was named; nothing was changed. Set the \
+                 clock right first.",
+                Micros(now)
+            )),
+            ConfirmClock::No if self.clock_held() => Ok(None),
+            ConfirmClock::No => refused(format!(
+                "the clock says {} and has not held for 24 hours since the start; nothing was changed. If it is right, \
+                 say so with `confirm_clock`.",
+                Micros(now)
+            )),
+        }
+    }
+
+    pub(super) fn begin_compaction(&self, confirmed: Option<u64>) -> Result<CompactionView, Error> {
+        let all = &self.0.compactions;
+        let mut jobs = all.jobs.lock();
+        if let Some(running) = jobs.iter().find(|running| running.job.is_running()) {
+            return Ok(running.job.view());
+        }
+        if all.stopping.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorCode::ReadOnly, "the server is stopping; nothing was changed"));
+        }
+        let mut id = [0; 8];
+        random(&mut id);
+        let layers = self.closed_layers();
+        let job = Arc::new(Job {
+            id: format!("{:016x}", u64::from_be_bytes(id)),
+            layers: layers.len() as u64,
+            looked_at: AtomicU64::new(0),
+            rewritten: AtomicU64::new(0),
+            bodies: AtomicU64::new(0),
+            bytes_before: AtomicU64::new(0),
+            bytes_after: AtomicU64::new(0),
+            certificates: AtomicU64::new(0),
+            outcome: Mutex::new(None),
+        });
+        let body = {
+            let (service, job) = (Arc::downgrade(&self.0), job.clone());
+            move || {
+                // Held for as long as it runs: `stop` waits for it.
+                let Some(inner) = service.upgrade() else { return };
+                compact(&Service(inner), &job, &layers, confirmed);
+            }
+        };
+        let thread = thread::Builder::new().name("varve-compaction".to_owned()).spawn(body);
+        let thread = thread.map_err(|error| internal(&error))?;
+        let view = job.view();
+        if jobs.len() >= MAX_KEPT {
+            jobs.pop_front();
+        }
+        jobs.push_back(Running { job, thread: Some(thread) });
+        Ok(view)
+    }
+
+    /// Layers whose month is over and that are sealed: nothing is written into them any more.
+    fn closed_layers(&self) -> Vec<LayerId> {
+        let mut dirs = self.0.store.layers.dirs();
+        dirs.pop();
+        dirs.into_iter()
+            .filter(|(_, dir)| dir.join(crate::store::seal::SEAL_FILE).exists())
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    fn demand_operator(&self, by: &Principal) -> Result<(), Error> {
+        if by.is_operator() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorCode::Forbidden, "compaction is the operator's; nothing was done"))
+    }
+
+    fn layer_plan(&self, scan: &Scan, bytes_before: u64) -> Result<LayerPlan, Error> {
+        let mut plan = LayerPlan {
+            layer: scan.layer.to_string(),
+            bytes_before,
+            leaves: Vec::new(),
+            stays: Vec::new(),
+            more: 0,
+        };
+        for (&(number, class), leaving) in &scan.leaving {
+            let Some(log) = self.0.store.log(number) else { continue };
+            if plan.leaves.len() >= MAX_ROWS {
+                plan.more += 1;
+                continue;
+            }
+            plan.leaves.push(LeavingView {
+                tenant: log.identity.tenant.clone(),
+                class: class_name(self.history(&log)?.as_deref(), class),
+                bodies: leaving.bodies,
+                bytes: leaving.bytes,
+                months: leaving.months,
+                policy: log.policy(),
+            });
+        }
+        for (&(number, class), staying) in &scan.staying {
+            let Some(log) = self.0.store.log(number) else { continue };
+            if plan.stays.len() >= MAX_ROWS {
+                plan.more += 1;
+                continue;
+            }
+            let why = match staying.until {
+                Some(_) => "not due",
+                None if class == Class::Permanent.code() => "permanent",
+                None => "no policy",
+            };
+            plan.stays.push(StayingView {
+                tenant: log.identity.tenant.clone(),
+                class: class_name(self.history(&log)?.as_deref(), class),
+                bodies: staying.bodies,
+                bytes: staying.bytes,
+                why: why.to_owned(),
+                until: staying.until.map(|at| Micros(at).to_string()),
+            });
+        }
+        Ok(plan)
+    }
+}
+
+/// Paces a compaction, and ends it when the server stops.
+fn step(service: &Service, mut pace: Pace) -> impl FnMut(usize) -> bool + use<> {
+    let stopping = service.0.compactions.stopping.clone();
+    move |bytes| {
+        pace.take(bytes as u64);
+        !stopping.load(Ordering::Acquire)
+    }
+}
+
+fn compact(service: &Service, job: &Arc<Job>, layers: &[LayerId], confirmed: Option<u64>) {
+    /// A panic is an outcome too: nobody waits for ever.
+    struct Panicked(Arc<Job>);
+    impl Drop for Panicked {
+        fn drop(&mut self) {
+            let why = "the compaction ended in a defect; see the server's log".to_owned();
+            self.0.outcome.lock().get_or_insert(Err(why));
+        }
+    }
+    let alarm = Panicked(job.clone());
+    let mut step = step(service, Pace::of(service.0.compactions.bytes_per_second));
+    let mut outcome = Ok(());
+    for layer in layers {
+        match service.compact_layer(*layer, confirmed, &mut step) {
+            Ok(done) => {
+                job.rewritten.fetch_add(u64::from(done.is_rewritten), Ordering::Relaxed);
+                job.bodies.fetch_add(done.bodies, Ordering::Relaxed);
+                job.bytes_before.fetch_add(done.bytes_before, Ordering::Relaxed);
+                job.bytes_after.fetch_add(done.bytes_after, Ordering::Relaxed);
+                job.certificates.fetch_add(done.certificates, Ordering::Relaxed);
+                service.0.telemetry.write().compacted(
+                    done.is_rewritten,
+                    done.bodies,
+                    done.bytes_before.saturating_sub(done.bytes_after),
+                );
+                if done.is_rewritten {
+                    let (bodies, certificates) = (done.bodies, done.certificates);
+                    tracing::info!(%layer, bodies, certificates, "bodies left the layer");
+                }
+            }
+            Err(error) => {
+                tracing::error!(%layer, %error, "the layer was not compacted");
+                outcome = Err(format!("layer {layer}: {error}"));
+                break;
+            }
+        }
+        job.looked_at.fetch_add(1, Ordering::Relaxed);
+    }
+    alarm.0.outcome.lock().get_or_insert(outcome);
+}
+
+/// A rewrite that failed, as callers see it.
+fn failed(error: &RewriteError) -> Error {
+    match error {
+        RewriteError::Stopped => Error::new(
+            ErrorCode::ReadOnly,
+            "the server is stopping; the layer it was at is unchanged, begin again once it runs",
+        ),
+        _ => internal(error),
+    }
+}
+
+/// Bytes a second.
+struct Pace {
+    bytes_per_second: u64,
+    since: Instant,
+    taken: u64,
+}
+
+impl Pace {
+    fn of(bytes_per_second: u64) -> Pace {
+        Pace { bytes_per_second, since: Instant::now(), taken: 0 }
+    }
+
+    fn unbounded() -> Pace {
+        Pace::of(0)
+    }
+
+    /// Waits until `bytes` more are due.
+    fn take(&mut self, bytes: u64) {
+        if self.bytes_per_second == 0 {
+            return;
+        }
+        self.taken += bytes;
+        #[expect(clippy::cast_precision_loss, reason = "a pace")]
+        let due = Duration::from_secs_f64(self.taken as f64 / self.bytes_per_second as f64);
+        thread::sleep(due.saturating_sub(self.since.elapsed()));
+    }
+}

@@ -1,0 +1,152 @@
+//! Planning: what of a closed layer is due, and what stays until when. Reads every record of the layer; changes nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::super::append::internal;
+use super::super::{Error, Service};
+use crate::event::catalog::Class;
+use crate::retention::{Due, History, IndexSet, Pushed, SetBuilder, is_exempt};
+use crate::store::layer_id::LayerId;
+use crate::store::log::{Log, Sequenced};
+use crate::store::rewrite::{RewriteError, each_page};
+use crate::tlog::chain::FLAG_OWN;
+
+/// Log number and class code.
+pub(super) type Place = (u32, u16);
+
+/// What one reading of a layer found.
+pub(super) struct Scan {
+    pub(super) layer: LayerId,
+    pub(super) leaving: BTreeMap<Place, Leaving>,
+    pub(super) staying: BTreeMap<Place, Staying>,
+    /// The policies that it rests on, by log: index of the entry in force.
+    pub(super) policies: HashMap<u32, Option<u64>>,
+}
+
+/// Bodies of one log and class that are due.
+#[derive(Default)]
+pub(super) struct Leaving {
+    pub(super) sets: Vec<IndexSet>,
+    filling: SetBuilder,
+    pub(super) bodies: u64,
+    pub(super) bytes: u64,
+    /// The most months that any of them was kept for.
+    pub(super) months: u16,
+}
+
+/// Bodies of one log and class that are not.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Staying {
+    pub(super) bodies: u64,
+    pub(super) bytes: u64,
+    /// When the last of them is due, microseconds; `None` where one never is.
+    pub(super) until: Option<u64>,
+}
+
+impl Leaving {
+    fn add(&mut self, index: u64, bytes: u64, months: u16) {
+        self.bodies += 1;
+        self.bytes += bytes;
+        self.months = self.months.max(months);
+        if matches!(self.filling.push(index), Pushed::Full) {
+            self.close();
+            // An empty set has room for any one index.
+            let _ = self.filling.push(index);
+        }
+    }
+
+    fn close(&mut self) {
+        self.sets.extend(std::mem::take(&mut self.filling).finish());
+    }
+
+    /// Whether the body at `index` leaves. Sets ascend.
+    pub(super) fn has(&self, index: u64) -> bool {
+        let at = self.sets.partition_point(|set| set.last() < index);
+        self.sets.get(at).is_some_and(|set| set.contains(index))
+    }
+}
+
+impl Staying {
+    fn add(&mut self, bytes: u64, until: Option<u64>) {
+        self.until =
+            if self.bodies == 0 { until } else { self.until.zip(until).map(|(one, other)| one.max(other)) };
+        self.bodies += 1;
+        self.bytes += bytes;
+    }
+}
+
+impl Scan {
+    /// Whether the body leaves.
+    pub(super) fn leaves(&self, log: u32, class: u16, index: u64) -> bool {
+        self.leaving.get(&(log, class)).is_some_and(|leaving| leaving.has(index))
+    }
+}
+
+impl Service {
+    /// What of `layer` is due at `now`. `step` is told the bytes read, may wait, and answers false to stop.
+    pub(super) fn scan_layer(
+        &self,
+        layer: LayerId,
+        now: u64,
+        step: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<Scan, Error> {
+        let store = &self.0.store;
+        let mut scan =
+            Scan { layer, leaving: BTreeMap::new(), staying: BTreeMap::new(), policies: HashMap::new() };
+        let open = store.layers.get(layer).map_err(|error| internal(&error))?;
+        let mut numbers = Vec::new();
+        open.carries(&mut |number, _| numbers.push(number)).map_err(|error| internal(&error))?;
+        for number in numbers {
+            let Some(log) = store.log(number) else { continue };
+            // The policies first: one that is set while the layer is read is noticed before anything leaves.
+            let (policy, upto) = (log.policy(), log.size() - 1);
+            let history = self.history(&log)?;
+            scan.policies.insert(number, policy);
+            each_page(store, &open, number, &mut |records, bytes| {
+                for record in records {
+                    if !record.record.body.is_empty() {
+                        scan.add(&log, history.as_deref(), record, now, upto);
+                    }
+                }
+                if step(bytes) { Ok(()) } else { Err(RewriteError::Stopped) }
+            })
+            .map_err(|error| super::failed(&error))?;
+        }
+        scan.leaving.values_mut().for_each(Leaving::close);
+        Ok(scan)
+    }
+}
+
+impl Scan {
+    fn add(&mut self, log: &Arc<Log>, history: Option<&History>, record: &Sequenced, now: u64, upto: u64) {
+        let place = (log.identity.number, record.record.class);
+        let bytes = record.record.body.len() as u64;
+        let is_exempt = record.record.flags & FLAG_OWN != 0
+            && match record.record.body() {
+                Some(Ok(body)) => body.action().is_none_or(is_exempt),
+                // What cannot be read is not for a policy to judge.
+                _ => true,
+            };
+        let due = history.map_or(Due::Never, |history| {
+            history.due_at(record.record.class, is_exempt, record.index, record.record.recorded_at, upto)
+        });
+        match due {
+            Due::At { micros, months } if micros <= now => {
+                self.leaving.entry(place).or_default().add(record.index, bytes, months);
+            }
+            Due::At { micros, .. } => self.staying.entry(place).or_default().add(bytes, Some(micros)),
+            Due::Never => self.staying.entry(place).or_default().add(bytes, None),
+        }
+    }
+}
+
+/// Name of a class in a log, for people and certificates.
+pub(super) fn class_name(history: Option<&History>, code: u16) -> String {
+    let newest = history.and_then(History::newest).and_then(|(_, policy)| policy.class_with(code));
+    match (Class::from_code(code), newest) {
+        (Some(class), _) => class.name().to_owned(),
+        (None, Some(term)) => term.name.clone(),
+        (None, None) => format!("class-{code}"),
+    }
+}

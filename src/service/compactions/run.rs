@@ -1,0 +1,157 @@
+//! One layer's compaction: plan, rewrite, certify, go over.
+//!
+//! Crash points, in order. While it is planned and rewritten: a left-over directory, removed at open. After some or all
+//! certificates are durable and before MANIFEST is replaced: the bodies are there and may go; the next run finds them due
+//! again and certifies them once more. After MANIFEST: the old generation is the left-over. At no point is a body
+//! gone that no durable certificate names.
+
+use std::time::Duration;
+
+use super::super::append::{MAX_BATCH_EVENTS, MAX_SUBMISSION_BYTES, internal};
+use super::super::system::own;
+use super::super::{Error, ErrorCode, Service};
+use super::plan::{Scan, class_name};
+use crate::event::catalog::{Builder, action};
+use crate::event::{Micros, Outcome};
+use crate::ingest::prepare::Prepared;
+use crate::retention::Certificate;
+use crate::store::layer_id::LayerId;
+use crate::store::rewrite::rewrite;
+
+/// How often a certificate is offered to a full queue, and how long between: a minute.
+const TRIES: u32 = 60;
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+
+/// How often a layer is planned anew because a policy changed under it.
+const MAX_PLANS: u32 = 4;
+
+/// What became of one layer.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Done {
+    pub(super) bodies: u64,
+    pub(super) bytes_before: u64,
+    pub(super) bytes_after: u64,
+    pub(super) certificates: u64,
+    pub(super) is_rewritten: bool,
+}
+
+impl Service {
+    /// Lets go of what is due in `layer`. `confirmed` is the time that the operator said it was.
+    pub(super) fn compact_layer(
+        &self,
+        layer: LayerId,
+        confirmed: Option<u64>,
+        step: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<Done, Error> {
+        for _ in 0..MAX_PLANS {
+            let scan = self.scan_layer(layer, self.0.stamps.now(), step)?;
+            if scan.leaving.is_empty() {
+                return Ok(Done::default());
+            }
+            if let Some(done) = self.let_go(&scan, confirmed, step)? {
+                return Ok(done);
+            }
+        }
+        let detail =
+            format!("layer {layer}: policies kept changing while it was compacted; nothing of it left");
+        Err(Error::new(ErrorCode::Busy, detail))
+    }
+
+    /// `None` when a policy changed since the plan: nothing was changed then.
+    fn let_go(
+        &self,
+        scan: &Scan,
+        confirmed: Option<u64>,
+        step: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<Option<Done>, Error> {
+        let store = &self.0.store;
+        let layers = &store.layers;
+        let bytes_before = layers.disk_bytes(scan.layer).map_err(|error| internal(&error))?;
+        self.demand_room(bytes_before)?;
+        let (generation, dir, into) = layers.begin_next(scan.layer).map_err(|error| internal(&error))?;
+        let from = layers.get(scan.layer).map_err(|error| internal(&error))?;
+        let mut leaves = |log: u32, index: u64, record: &crate::store::record::Record| {
+            scan.leaves(log, record.class, index)
+        };
+        let rewritten =
+            rewrite(store, &from, &into, &dir, &mut leaves, step).map_err(|error| super::failed(&error))?;
+        drop((from, into));
+
+        // From here to the new generation no policy is set: what was due stays due.
+        let _gate = self.0.retention.gate.lock();
+        let is_unchanged = |(number, policy): (&u32, &Option<u64>)| {
+            store.log(*number).is_some_and(|log| log.policy() == *policy)
+        };
+        if !scan.policies.iter().all(is_unchanged) {
+            return Ok(None);
+        }
+        let certificates = self.certify(scan, confirmed)?;
+        layers.go_over(scan.layer, generation).map_err(|error| internal(&error))?;
+        let bytes_after = layers.disk_bytes(scan.layer).map_err(|error| internal(&error))?;
+        Ok(Some(Done { bodies: rewritten.left, bytes_before, bytes_after, certificates, is_rewritten: true }))
+    }
+
+    /// The new generation is written beside the old one: at most as many bytes again.
+    fn demand_room(&self, bytes: u64) -> Result<(), Error> {
+        let free = self.0.space.free_bytes().map_err(|error| internal(&error))?;
+        if free >= bytes {
+            return Ok(());
+        }
+        let detail = format!(
+            "{free} bytes are free and a layer of {bytes} bytes is to be rewritten beside itself; nothing was changed. \
+             Free space or extend the disk."
+        );
+        Err(Error::new(ErrorCode::StorageFull, detail))
+    }
+
+    /// Writes the certificates of a layer, durably. Answers how many.
+    fn certify(&self, scan: &Scan, confirmed: Option<u64>) -> Result<u64, Error> {
+        let mut waiting: Vec<Prepared> = Vec::new();
+        let (mut bytes, mut written) = (0, 0);
+        for (&(number, class), leaving) in &scan.leaving {
+            let Some(log) = self.0.store.log(number) else { continue };
+            let history = self.history(&log)?;
+            for set in &leaving.sets {
+                let certificate = Certificate {
+                    layer: scan.layer.code(),
+                    class: class_name(history.as_deref(), class),
+                    class_code: class,
+                    months: leaving.months,
+                    members: set.clone(),
+                    policy: log.policy().unwrap_or_default(),
+                    clock_confirmed: confirmed.map(Micros),
+                };
+                let event = certificate.to_facts().into_iter().fold(
+                    Builder::new(action::RETENTION_EXPIRED, Outcome::Success),
+                    |event, (name, value)| event.fact(name, value),
+                );
+                let prepared = own(&log, event)?;
+                if waiting.len() >= MAX_BATCH_EVENTS || bytes + prepared.body.len() > MAX_SUBMISSION_BYTES / 2
+                {
+                    written += waiting.len() as u64;
+                    bytes = 0;
+                    self.write_patiently(std::mem::take(&mut waiting))?;
+                }
+                bytes += prepared.body.len() + 256;
+                waiting.push(prepared);
+            }
+        }
+        written += waiting.len() as u64;
+        self.write_patiently(waiting)?;
+        Ok(written)
+    }
+
+    /// Writes entries of Varve's own, again while the queue is full: then nothing of them was stored.
+    fn write_patiently(&self, items: Vec<Prepared>) -> Result<(), Error> {
+        for _ in 0..TRIES {
+            match self.write_own(items.clone(), Vec::new()) {
+                Err(error) if error.code == ErrorCode::Busy => std::thread::sleep(BETWEEN_TRIES),
+                outcome => return outcome.map(drop),
+            }
+        }
+        Err(Error::new(
+            ErrorCode::Busy,
+            "the queue stayed full; the certificate was not written and nothing left",
+        ))
+    }
+}

@@ -1,0 +1,410 @@
+//! Twelve months of events under policies: what is left is what a plain model says, and everything that was proved
+//! before is proved after.
+//!
+//! The clock is the test's own. `VARVE_RETENTION_EVENTS` sets how many events a tenant gets in a month (24).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Months, Utc};
+use serde_json::{Value, json};
+use varve::ingest::clock::Clock;
+use varve::service::{
+    BatchMode, CompactionView, ConfirmClock, ErrorCode, OpenOptions, Principal, Scope, Scopes, Service,
+    Submitted,
+};
+
+struct Hands(AtomicU64);
+
+impl Clock for Hands {
+    fn wall_micros(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+    fn steady_micros(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+const START: &str = "2024-01-31T23:59:00Z";
+
+struct World {
+    dir: tempfile::TempDir,
+    hands: Arc<Hands>,
+    /// Absent only while the store is opened anew: one process opens it once.
+    service: Option<Service>,
+    /// tenant, index, class, recorded_at
+    stored: Vec<(String, u64, String, DateTime<Utc>)>,
+}
+
+fn operator() -> Principal {
+    let scopes = Scopes::default().with(Scope::Operator);
+    Principal { key_id: "0123456789abcdef".into(), tenant: None, scopes }
+}
+
+fn of(tenant: &str) -> Principal {
+    let scopes = Scope::ALL.into_iter().filter(|scope| *scope != Scope::Operator);
+    let scopes = scopes.fold(Scopes::default(), Scopes::with);
+    Principal { key_id: "fedcba9876543210".into(), tenant: Some(tenant.into()), scopes }
+}
+
+fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+impl World {
+    fn new(tenants: &[&str]) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let start: DateTime<Utc> = START.parse().unwrap();
+        let hands = Arc::new(Hands(AtomicU64::new(start.timestamp_micros() as u64)));
+        let options = World::options(&hands);
+        Service::init(&dir.path().join("store"), Some("test.example"), None, &options).unwrap();
+        let service = Service::open(&dir.path().join("store"), &options).unwrap();
+        for tenant in tenants {
+            service.create_tenant(&operator(), tenant).unwrap();
+        }
+        World { dir, hands, service: Some(service), stored: Vec::new() }
+    }
+
+    fn options(hands: &Arc<Hands>) -> OpenOptions {
+        OpenOptions {
+            clock: hands.clone(),
+            heartbeat_seconds: 0,
+            low_water_bytes: 0,
+            ..OpenOptions::default()
+        }
+    }
+
+    fn service(&self) -> &Service {
+        self.service.as_ref().unwrap()
+    }
+
+    fn reopen(&mut self) {
+        self.service.take().unwrap().stop().unwrap();
+        let options = World::options(&self.hands);
+        self.service = Some(Service::open(&self.dir.path().join("store"), &options).unwrap());
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp_micros(self.hands.wall_micros() as i64).unwrap()
+    }
+
+    fn go_to(&self, at: DateTime<Utc>) {
+        self.hands.0.store(at.timestamp_micros() as u64, Ordering::Relaxed);
+    }
+
+    fn append(&mut self, tenant: &str, count: usize, class: Option<&str>, action: &str) {
+        let mut left = count;
+        while left > 0 {
+            let part = left.min(500);
+            left -= part;
+            let class = class.map_or(String::new(), |class| format!(",\"class\":\"{class}\""));
+            let raws: Vec<String> = (0..part)
+                .map(|nth| {
+                    format!(
+                        "{{\"action\":\"{action}\",\"outcome\":\"success\",\"actor\":{{\"type\":\"user\",\"id\":\"u-{}\"}},\
+                         \"metadata\":{{\"n\":\"{left} {nth} of some length to be worth its place on disk\"}}{class}}}",
+                        nth % 7
+                    )
+                })
+                .collect();
+            let events: Vec<Submitted<'_>> =
+                raws.iter().map(|raw| Submitted { raw: raw.as_bytes(), idempotency_key: None }).collect();
+            let receipts =
+                wait_for(self.service().append(&of(tenant), tenant, &events, BatchMode::Atomic, false))
+                    .unwrap();
+            for receipt in receipts {
+                let receipt = receipt.unwrap();
+                let event = self.event(tenant, receipt.index);
+                self.stored.push((
+                    tenant.to_owned(),
+                    receipt.index,
+                    event["event"]["class"].as_str().unwrap().to_owned(),
+                    receipt.recorded_at.parse().unwrap(),
+                ));
+            }
+        }
+    }
+
+    fn event(&self, tenant: &str, index: u64) -> Value {
+        let record = self.service().record(&of(tenant), tenant, index, true).unwrap();
+        serde_json::from_str(&record.json).unwrap()
+    }
+
+    fn set(&self, tenant: &str, change: Value) {
+        self.service().set_retention(&of(tenant), tenant, change.to_string().as_bytes()).unwrap();
+    }
+
+    /// Waits until the layers of months that are over are sealed.
+    fn settle(&self, closed: usize) {
+        let layers = self.dir.path().join("store/layers");
+        for _ in 0..1000 {
+            let sealed = std::fs::read_dir(&layers)
+                .unwrap()
+                .filter(|dir| dir.as_ref().unwrap().path().join("SEAL").exists());
+            if sealed.count() >= closed {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the layers were not sealed");
+    }
+
+    fn compact(&self) -> CompactionView {
+        let mut job = self.service().start_compaction(&operator(), ConfirmClock::Yes).unwrap();
+        while job.state == "running" {
+            std::thread::sleep(Duration::from_millis(5));
+            job = self.service().compaction(&operator(), &job.id).unwrap();
+        }
+        assert_eq!((job.state.as_str(), &job.detail), ("done", &None), "{job:?}");
+        job
+    }
+
+    /// What the certificates of a log name.
+    fn certified(&self, tenant: &str) -> BTreeSet<u64> {
+        let mut named = BTreeSet::new();
+        let query = json!({"action": "varve.retention.expired", "limit": "1000"});
+        let query: varve::query::QueryText = serde_json::from_value(query).unwrap();
+        for record in self.service().query(&of(tenant), tenant, &query).unwrap().records {
+            let record: Value = serde_json::from_str(&record.json).unwrap();
+            let set = record["event"]["varve"]["indexes"].as_str().unwrap();
+            let set = URL_SAFE_NO_PAD.decode(set).unwrap();
+            named.extend(varve::retention::IndexSet::decode(&set).unwrap().iter());
+        }
+        named
+    }
+
+    /// The bodies that are there, as the model says by `months`, and as the store says.
+    fn check(&self, closed_before: DateTime<Utc>, months: &dyn Fn(&str, &str, u64) -> u32) -> usize {
+        let mut gone = 0;
+        for (tenant, index, class, at) in &self.stored {
+            let due = at.checked_add_months(Months::new(months(tenant, class, *index))).unwrap();
+            let is_gone = due <= self.now() && *at < closed_before;
+            gone += usize::from(is_gone);
+            let shown = self.event(tenant, *index);
+            let expected = if is_gone { "expired" } else { "present" };
+            assert_eq!(shown["body"], expected, "{tenant} {index} {class} {at}");
+            assert_eq!(shown["event"].is_null(), is_gone);
+        }
+        gone
+    }
+}
+
+fn months_of(class: &str) -> u32 {
+    match class {
+        "security" => 12,
+        "processing" => 2,
+        "billing" => 6,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn fourteen_months_leave_what_the_model_says() {
+    let events: usize =
+        std::env::var("VARVE_RETENTION_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(24);
+    let tenants = ["acme", "globex", "initech"];
+    let mut world = World::new(&tenants);
+    for tenant in &tenants[..2] {
+        world.set(
+            tenant,
+            json!({"classes": {"processing": {"months": 2}, "billing": {"months": 6}},
+                   "rules": [{"action": "billing.*", "class": "billing"}]}),
+        );
+    }
+    let start = world.now();
+    let (mut proof, mut months) = (String::new(), 0);
+    for month in 0..14u32 {
+        world.go_to(start.checked_add_months(Months::new(month)).unwrap());
+        months += 1;
+        for tenant in tenants {
+            world.append(tenant, events / 3, None, "authn.login");
+            world.append(tenant, events / 3, Some("processing"), "data.read");
+            let billing = if tenant == "initech" { "iam.role" } else { "billing.invoice.paid" };
+            world.append(tenant, events / 3, None, billing);
+        }
+        if month == 1 {
+            proof = world.service().proof(&of("acme"), "acme", 5).unwrap();
+        }
+    }
+    // Stamps run ahead of a clock that stands still.
+    world.go_to(world.now() + Duration::from_secs(1));
+    world.settle(months - 1);
+    let newest_month: DateTime<Utc> = world.now().format("%Y-%m-01T00:00:00Z").to_string().parse().unwrap();
+    let keeps = |tenant: &str, class: &str, _| if tenant == "initech" { 1_000 } else { months_of(class) };
+
+    let before = world.event("acme", 5);
+    let plan = world.service().plan_compaction(&operator()).unwrap();
+    assert!(plan.clock_held, "both clocks went on together");
+    let done = world.compact();
+    let gone = world.check(newest_month, &keeps);
+    assert!(gone > 0);
+    assert_eq!((done.bodies_left, plan.bodies_leaving), (gone as u64, gone as u64));
+    assert!(done.layers_rewritten >= 12 && done.certificates > 20, "{done:?}");
+
+    // What is not a body stays, bit for bit.
+    let after = world.event("acme", 5);
+    for member in ["index", "recorded_at", "link", "signature", "key_id", "entry"] {
+        assert_eq!(before[member], after[member], "{member}");
+    }
+    assert_eq!((&before["body"], &after["body"]), (&json!("present"), &json!("expired")));
+    // Everybody finds what is there and nothing that left.
+    let query: varve::query::QueryText =
+        serde_json::from_value(json!({"actor": "u-1", "limit": "1000"})).unwrap();
+    let page = world.service().query(&of("acme"), "acme", &query).unwrap();
+    for record in &page.records {
+        let record: Value = serde_json::from_str(&record.json).unwrap();
+        assert_eq!(record["body"], "present");
+    }
+    let expected = world.stored.iter().filter(|(tenant, ..)| tenant == "acme").count();
+    assert!(page.records.len() < expected);
+
+    // A second run finds nothing more, and neither does a restart.
+    assert_eq!(world.compact().bodies_left, 0);
+    world.reopen();
+    assert_eq!(world.check(newest_month, &keeps), gone);
+    // A proof from the first months holds against today's log.
+    let again = world.service().proof(&of("acme"), "acme", 5).unwrap();
+    assert!(!proof.is_empty() && again != proof, "the tree has grown");
+    world.service().stop().unwrap();
+}
+
+/// The part of the next test that is killed: a process of its own, over a store that is told to it. Alone it does
+/// nothing.
+#[test]
+fn a_compaction_to_be_killed() {
+    let Ok(store) = std::env::var("VARVE_TEST_COMPACTS") else { return };
+    let at = std::env::var("VARVE_TEST_AT").unwrap().parse().unwrap();
+    let hands = Arc::new(Hands(AtomicU64::new(at)));
+    // Slow enough that a kill falls into each of its steps.
+    let options = OpenOptions { compaction_bytes_per_second: 3 << 20, ..World::options(&hands) };
+    let service = Service::open(std::path::Path::new(&store), &options).unwrap();
+    let mut job = service.start_compaction(&operator(), ConfirmClock::Yes).unwrap();
+    while job.state == "running" {
+        std::thread::sleep(Duration::from_millis(1));
+        job = service.compaction(&operator(), &job.id).unwrap();
+    }
+    assert_eq!(job.state, "done", "{job:?}");
+    service.stop().unwrap();
+}
+
+#[test]
+fn a_kill_at_any_moment_of_a_compaction_loses_nothing_that_is_not_certified() {
+    let mut world = World::new(&["acme", "globex"]);
+    for tenant in ["acme", "globex"] {
+        world.set(tenant, json!({"classes": {"processing": {"months": 2}}}));
+    }
+    let start = world.now();
+    for month in 0..6u32 {
+        world.go_to(start.checked_add_months(Months::new(month)).unwrap());
+        for tenant in ["acme", "globex"] {
+            world.append(tenant, 60, Some("processing"), "data.read");
+            world.append(tenant, 60, None, "authn.login");
+        }
+    }
+    world.go_to(world.now() + Duration::from_secs(1));
+    world.settle(5);
+    world.service.take().unwrap().stop().unwrap();
+    let store = world.dir.path().join("store");
+    let newest: DateTime<Utc> = world.now().format("%Y-%m-01T00:00:00Z").to_string().parse().unwrap();
+    let (mut interrupted, mut kills) = (0, 0);
+    for round in 0..12u64 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "retention::a_compaction_to_be_killed"])
+            .env("VARVE_TEST_COMPACTS", &store)
+            .env("VARVE_TEST_AT", world.hands.wall_micros().to_string())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(100 + round * 25));
+        let ended = child.try_wait().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += usize::from(ended.is_none());
+        world.service = Some(Service::open(&store, &World::options(&world.hands)).unwrap());
+        let mut gone = 0;
+        for tenant in ["acme", "globex"] {
+            let certified = world.certified(tenant);
+            for (_, index, class, at) in world.stored.iter().filter(|(of, ..)| of == tenant) {
+                let is_gone = world.event(tenant, *index)["body"] == "expired";
+                gone += usize::from(is_gone);
+                let due = *at + Months::new(if class == "processing" { 2 } else { 12 });
+                assert!(!is_gone || due <= world.now(), "round {round}: {tenant} {index} left early");
+                assert!(
+                    !is_gone || certified.contains(index),
+                    "round {round}: {tenant} {index} left uncertified"
+                );
+            }
+        }
+        interrupted += usize::from(gone > 0 && gone < 480);
+        world.service.take().unwrap().stop().unwrap();
+    }
+    println!("{kills} kills, {interrupted} found a part of it done");
+    assert!(kills > 2, "the compaction was over before each kill");
+    world.service = Some(Service::open(&store, &World::options(&world.hands)).unwrap());
+    world.compact();
+    let months = |_: &str, class: &str, _| if class == "processing" { 2 } else { 12 };
+    // Of the five closed months four are over two months ago, to the second.
+    assert_eq!(world.check(newest, &months), 480);
+    world.service().stop().unwrap();
+}
+
+#[test]
+fn without_a_policy_nothing_expires_and_without_a_clock_nothing_runs() {
+    let mut world = World::new(&["acme"]);
+    world.append("acme", 10, None, "a.b");
+    world.go_to(world.now().checked_add_months(Months::new(40)).unwrap());
+    world.append("acme", 1, None, "a.b");
+    world.settle(1);
+    world.reopen();
+    let start = |confirm| world.service().start_compaction(&operator(), confirm);
+    let now = world.hands.wall_micros();
+    for confirm in [ConfirmClock::No, ConfirmClock::At(now - 3_600_000_000)] {
+        let refused = start(confirm).unwrap_err();
+        assert_eq!(
+            (refused.code, refused.pointer.as_deref()),
+            (ErrorCode::BadRequest, Some("/confirm_clock")),
+            "{refused}"
+        );
+    }
+    let shown = world.service().retention(&of("acme"), "acme").unwrap();
+    assert!(!shown.expires && shown.index.is_none() && shown.classes.len() == 4);
+    let mut job = start(ConfirmClock::At(now + 1)).unwrap();
+    while job.state == "running" {
+        std::thread::sleep(Duration::from_millis(5));
+        job = world.service().compaction(&operator(), &job.id).unwrap();
+    }
+    assert_eq!((job.state.as_str(), job.bodies_left, job.layers_rewritten), ("done", 0, 0));
+    assert!(start(ConfirmClock::Yes).is_ok());
+    assert_eq!(
+        world.service().start_compaction(&of("acme"), ConfirmClock::Yes).unwrap_err().code,
+        ErrorCode::Forbidden
+    );
+    world.service().stop().unwrap();
+}
+
+#[test]
+fn a_policy_that_shortens_binds_later_entries_alone() {
+    let mut world = World::new(&["acme"]);
+    world.append("acme", 5, None, "a.b");
+    world.set("acme", json!({"classes": {"security": {"months": 24}}}));
+    world.append("acme", 5, None, "a.b");
+    let shortened = world.stored.last().unwrap().1 + 1;
+    world.set("acme", json!({"classes": {"security": {"months": 3}}}));
+    world.append("acme", 5, None, "a.b");
+    let start = world.now();
+    for (month, expected) in [(2, 0), (4, 5), (25, 15)] {
+        world.go_to(start.checked_add_months(Months::new(month)).unwrap());
+        world.service().create_tenant(&operator(), &format!("t{month}")).unwrap();
+        world.settle(1);
+        world.compact();
+        let newest: DateTime<Utc> = world.now().format("%Y-%m-01T00:00:00Z").to_string().parse().unwrap();
+        let gone = world.check(newest, &|_, _, index| if index > shortened { 3 } else { 24 });
+        assert_eq!(gone, expected, "after {month} months");
+    }
+    world.service().stop().unwrap();
+}

@@ -17,6 +17,10 @@ use crate::store::wire::Reader;
 /// body is absent.
 const BUCKET_ENTRIES: u64 = 256;
 
+/// Words with a bit for each entry of a bucket.
+const BUCKET_WORDS: usize = 4;
+const _: () = assert!(BUCKET_WORDS as u64 * 64 == BUCKET_ENTRIES);
+
 /// Most buckets whose tokens are compared one by one after their sums differed.
 const MAX_EXAMINED_BUCKETS: usize = 256;
 
@@ -367,7 +371,7 @@ struct Bucket {
     sum: u128,
     count: u64,
     /// Entries whose body is absent or was not read, a bit each: the table may have their ids, and need not.
-    unknown: Option<Box<[u64; BUCKET_ENTRIES as usize / 64]>>,
+    unknown: Option<Box<[u64; BUCKET_WORDS]>>,
 }
 
 impl Bucket {

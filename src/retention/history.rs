@@ -232,6 +232,20 @@ mod tests {
     }
 
     #[test]
+    fn a_class_that_came_later_is_bound_from_where_it_came() {
+        let mut history = history(&[(10, 12)]);
+        let change =
+            |json: &[u8], before: &Policy| PolicyChange::parse(json).unwrap().apply(Some(before), 0).unwrap();
+        let named = change(br#"{"classes":{"billing":{"months":5}}}"#, &Policy::default());
+        history.push(20, 0, named.clone());
+        history.push(30, 0, change(br#"{"classes":{"billing":{"months":2}}}"#, &named));
+        let months = |index, upto| history.months(256, index, upto);
+        assert_eq!((months(5, 19), months(5, 20), months(5, 30)), (None, Some(5), Some(5)));
+        assert_eq!((months(21, 25), months(30, 100), months(31, 100)), (Some(5), Some(5), Some(2)));
+        assert_eq!(history.months(257, 31, 100), None);
+    }
+
+    #[test]
     fn a_policy_must_follow_the_one_before() {
         let mut history = History::new();
         let (first, second) = (with(12, None), with(3, None));

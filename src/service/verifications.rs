@@ -69,6 +69,7 @@ impl Job {
             valid: None,
             claim: None,
             entries: checked,
+            bodies_expired: None,
             findings: Vec::new(),
             finding_count: 0,
             detail: None,
@@ -85,6 +86,7 @@ impl Job {
                 view.valid = Some(report.valid);
                 view.claim = Some(report.claim.to_string());
                 view.entries = report.entries;
+                view.bodies_expired = Some(report.bodies_expired);
                 view.finding_count = report.finding_count;
                 view.findings = report.findings.iter().take(MAX_FINDINGS).map(FindingView::of).collect();
             }

@@ -126,6 +126,8 @@ pub struct VerificationView {
     pub claim: Option<String>,
     /// Entries read.
     pub entries: u64,
+    /// Bodies that are gone because their time was over, as certificates in the log say. Null until it is done.
+    pub bodies_expired: Option<u64>,
     /// The first 100 findings.
     pub findings: Vec<FindingView>,
     /// All of them.

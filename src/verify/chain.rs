@@ -2,14 +2,18 @@
 //! holds them against each other, against heads, checkpoints, receipts and indexes.
 //!
 //! Memory a log: the frontier, its keys, 32 bytes for 256 entries (tile roots of the layer at hand), 64 bytes
-//! for 512 (sums of its terms), 48 bytes for 256 (sums of its ids).
+//! for 512 (sums of its terms), 48 bytes for 256 (sums of its ids; 32 more where a body of them is absent), its policies
+//! (`retention`) and what `absent` says.
 
 mod keys;
 mod layer;
+mod retention;
 
 use std::collections::HashSet;
 
 use self::keys::CurrentKey;
+use self::retention::Retained;
+use super::absent::Pool;
 use super::check::{BodyState, Checked, CheckedRecord, LogInfo};
 use super::finding::{Finding, FindingKind, Findings};
 use super::given::GivenCheckpoint;
@@ -71,16 +75,9 @@ pub(super) struct Walk {
     pub(super) layers: Vec<(LayerId, u64)>,
     pub(super) ids: IdBuckets,
     ids_below: u64,
-    absent: Vec<Absent>,
+    retained: Retained,
     pub(super) bodies_present: u64,
     pub(super) signatures_checked: u64,
-}
-
-/// Consecutive entries of one class without bodies.
-struct Absent {
-    from: u64,
-    to: u64,
-    class: u16,
 }
 
 /// What the walk is given beside records.
@@ -88,6 +85,7 @@ pub(super) struct Context<'a> {
     pub(super) info: &'a LogInfo,
     pub(super) checkpoints: &'a [GivenCheckpoint],
     pub(super) findings: &'a mut Findings,
+    pub(super) pool: &'a mut Pool,
 }
 
 impl Context<'_> {
@@ -127,7 +125,7 @@ impl Walk {
             layers: Vec::new(),
             ids: IdBuckets::default(),
             ids_below,
-            absent: Vec::new(),
+            retained: Retained::default(),
             bodies_present: 0,
             signatures_checked: 0,
         }
@@ -227,6 +225,7 @@ impl Walk {
         self.signature(context, index, &record, unsigned);
         self.newest_key = self.key.map(|key| key.key);
         self.receipts_at(context, index, &record);
+        self.class_name(context, index, &record);
         self.fact(context, index, &record);
         self.body(context, index, &record);
         self.chunks.add(index, record.sums.terms, record.occurred_at, record.body == BodyState::Present);
@@ -273,32 +272,6 @@ impl Walk {
                 ),
                 None => {}
             }
-        }
-    }
-
-    fn body(&mut self, context: &mut Context<'_>, index: u64, record: &CheckedRecord) {
-        match record.body {
-            BodyState::Present | BodyState::Withheld => self.bodies_present += 1,
-            BodyState::Faulty | BodyState::Unchecked => {}
-            BodyState::Absent => match self.absent.last_mut() {
-                Some(run) if run.to == index && run.class == record.class => run.to += 1,
-                _ => self.absent.push(Absent { from: index, to: index + 1, class: record.class }),
-            },
-        }
-        // Bounded: more runs than a report lists are judged before the end. Until certificates are read,
-        // that makes no difference.
-        if self.absent.len() > super::finding::MAX_LISTED {
-            self.judge_absent(context);
-        }
-    }
-
-    /// Rule 6. A certificate (`varve.retention.expired`) stands behind what it covers, so absent bodies are
-    /// judged once the log has been walked. No release writes certificates yet: nothing is covered.
-    fn judge_absent(&mut self, context: &mut Context<'_>) {
-        for Absent { from, to, class } in self.absent.drain(..) {
-            let found =
-                format!("no body and no certificate of expiry at {} entries of class {class}", to - from);
-            context.add(FindingKind::MissingBody, from, "a body", found);
         }
     }
 

@@ -79,6 +79,10 @@ pub(super) struct CheckedRecord {
     pub(super) leaf_hash: Hash,
     pub(super) signed: Signed,
     pub(super) body: BodyState,
+    /// The layer lacks the body, the journal has it, and all else is equal.
+    pub(super) in_journal: bool,
+    /// Name of a class of the tenant's own: the combiner knows whether the code is that one's.
+    pub(super) class_name: Option<Box<str>>,
     pub(super) sums: Contribution,
     pub(super) fact: Option<Box<Fact>>,
 }
@@ -222,15 +226,19 @@ impl<'a> Worker<'a> {
         else {
             return;
         };
-        for (index, record) in (run.first_index..).zip(run.records) {
-            if tail.record(index).is_some_and(|journal| journal != record) {
-                checked.fault(
-                    FindingKind::JournalMismatch,
-                    index,
-                    "the record that the journal has",
-                    "another record in the layer",
-                );
+        for (place, (index, record)) in (run.first_index..).zip(run.records).enumerate() {
+            let Some(journal) = tail.record(index).filter(|journal| *journal != record) else { continue };
+            if record.body.is_empty() && is_same_entry(record, journal) {
+                // A body that expired leaves the layers first; whether it may is for the combiner to say.
+                checked.records[place].in_journal = true;
+                continue;
             }
+            checked.fault(
+                FindingKind::JournalMismatch,
+                index,
+                "the record that the journal has",
+                "another record in the layer",
+            );
         }
     }
 }
@@ -249,6 +257,13 @@ struct One<'a> {
     entry: &'a [u8; ENTRY_BYTES],
     link: Hash,
     commitments: &'a [Commitment],
+}
+
+/// Whether two records differ in their bodies at most.
+fn is_same_entry(one: &Record, other: &Record) -> bool {
+    let entry =
+        |record: &Record| (record.recorded_at, record.key_id, record.class, record.flags, record.event);
+    entry(one) == entry(other) && one.signature == other.signature
 }
 
 /// What a seal is over: `log 4 | index 8 | record` for each record (FORMAT, "SEAL").
@@ -297,6 +312,8 @@ impl Checked {
             leaf_hash: chain::leaf_hash(one.entry),
             signed: Signed::Unchecked,
             body: BodyState::Unchecked,
+            in_journal: false,
+            class_name: None,
             sums: Contribution::default(),
             fact: None,
         };
@@ -374,8 +391,8 @@ impl Checked {
                 examined.event_hash.to_string(),
             );
         }
-        // A tenant's own classes have codes from 256 on; their names are the tenant's. The class of an own event
-        // follows from its action.
+        // A tenant's own classes have codes from 256 on; which name goes with which the policy in force says. The class
+        // of an own event follows from its action.
         let class = Class::named(examined.class);
         let class_agrees = match class {
             Some(class) => class.code() == record.class,
@@ -391,6 +408,9 @@ impl Checked {
                 },
                 format!("{} and code {}", examined.class, record.class),
             );
+        }
+        if class_agrees && class.is_none() {
+            checked.class_name = Some(examined.class.into());
         }
         if examined.is_own != (record.flags & FLAG_OWN != 0) {
             let expected =

@@ -3,6 +3,7 @@
 
 use crate::event::catalog::{Value, action};
 use crate::event::{Body, Micros};
+use crate::retention::{Certificate, Policy, RecordedPolicy, Refusal};
 use crate::store::state::ApiKey;
 use crate::tlog::hash::Hash;
 
@@ -27,6 +28,10 @@ pub(super) enum Fact {
     Stopped,
     /// The wall clock was stepped.
     ClockAnomaly,
+    /// What is kept how long from here on.
+    Policy(Result<RecordedPolicy, Refusal>),
+    /// Bodies that may go.
+    Certificate(Result<Certificate, Refusal>),
 }
 
 /// What the first entry of a log says.
@@ -86,6 +91,8 @@ pub(super) fn read(body: &Body, name: &str) -> Option<Fact> {
         action::SERVICE_STARTED => Fact::Started,
         action::SERVICE_STOPPED => Fact::Stopped,
         action::CLOCK_ANOMALY => Fact::ClockAnomaly,
+        action::RETENTION_POLICY_CHANGED => Fact::Policy(Policy::from_facts(&facts())),
+        action::RETENTION_EXPIRED => Fact::Certificate(Certificate::from_facts(&facts())),
         _ => return None,
     })
 }

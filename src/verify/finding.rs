@@ -84,6 +84,12 @@ kinds! {
     FlagsMismatch = "flags_mismatch";
     /// A body is absent and no certificate covers it.
     MissingBody = "missing_body";
+    /// A body is absent, and the certificate that names it is from before it was due.
+    EarlyExpiry = "early_expiry";
+    /// A certificate of expiry whose facts do not hold.
+    BadCertificate = "bad_certificate";
+    /// A retention policy that breaks the format or does not follow the one before.
+    BadPolicy = "bad_policy";
     /// A disclosure is absent and no certificate covers it.
     MissingDisclosure = "missing_disclosure";
     /// Layer and journal have different records at one index.

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 
 use parking_lot::RwLock;
 
+use super::absent::Pool;
 use super::chain::{Context, Mark, Says, Walk};
 use super::check::{Checker, LogInfo, Worker};
 use super::claim::Claim;
@@ -31,23 +32,36 @@ pub struct LiveReport {
     pub claim: Claim,
     /// Entries checked: those published when it began.
     pub entries: u64,
+    /// Bodies that a certificate of expiry covers.
+    pub bodies_expired: u64,
     /// The first of the findings.
     pub findings: Vec<Finding>,
     /// All of them.
     pub finding_count: u64,
 }
 
+/// What kept a live verification from telling.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// The store could not be read: damage, which is a finding of its own kind to the operator.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The system refused room for what must wait for a certificate.
+    #[error("a temporary file: {0}; nothing was found by then and nothing is said of the log")]
+    Scratch(std::io::Error),
+}
+
 /// Verifies `log` up to the size published now. `signed` is size and root of its last signed checkpoint.
 /// `progress` hears of each batch and may break off, which answers `None`.
 ///
 /// # Errors
-/// What kept it from reading: damage, which is a finding of its own kind to the operator.
+/// [`LiveError`].
 pub fn verify_live(
     store: &Store,
     log: &Log,
     signed: Option<(u64, Hash)>,
     progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
-) -> Result<Option<LiveReport>, ReadError> {
+) -> Result<Option<LiveReport>, LiveError> {
     let head = log.head();
     let origin = store.origin(&log.identity);
     let genesis = VerifyingKey::from_bytes(&log.identity.genesis_key).map(|key| (key.key_id(&origin), key));
@@ -78,6 +92,7 @@ pub fn verify_live(
         walk: Walk::new(&info, marks, 0),
         info: &info,
         findings: Findings::default(),
+        pool: Pool::default(),
         batch: Batch::default(),
     };
     let mut is_broken_off = false;
@@ -99,7 +114,7 @@ pub fn verify_live(
     if progress(last).is_break() {
         return Ok(None);
     }
-    Ok(Some(live.finish(head.size, head.key)))
+    live.finish(head.size, head.key).map(Some)
 }
 
 /// The state of one run.
@@ -108,6 +123,7 @@ struct Live<'a> {
     walk: Walk,
     info: &'a LogInfo,
     findings: Findings,
+    pool: Pool,
     batch: Batch,
 }
 
@@ -120,18 +136,27 @@ impl Live<'_> {
             self.walk.leave();
         }
         let checked = self.worker.records(self.info, batch.first_index, batch.previous, &batch.records);
-        let mut context = Context { info: self.info, checkpoints: &[], findings: &mut self.findings };
-        self.walk.take(&mut context, layer, checked);
+        let (walk, mut context) = self.parts();
+        walk.take(&mut context, layer, checked);
         batch.records.len() as u64
     }
 
-    fn finish(mut self, size: u64, key: [u8; 32]) -> LiveReport {
-        let mut context = Context { info: self.info, checkpoints: &[], findings: &mut self.findings };
-        self.walk.finish(&mut context, size, Some(key));
+    fn parts(&mut self) -> (&mut Walk, Context<'_>) {
+        let Live { walk, info, findings, pool, .. } = self;
+        (walk, Context { info, checkpoints: &[], findings, pool })
+    }
+
+    fn finish(mut self, size: u64, key: [u8; 32]) -> Result<LiveReport, LiveError> {
+        let (walk, mut context) = self.parts();
+        walk.finish(&mut context, size, Some(key));
+        if let Some(error) = self.pool.take_error() {
+            return Err(LiveError::Scratch(error));
+        }
         let (findings, finding_count, _) = self.findings.finish();
         let valid = finding_count == 0;
         let claim = if valid { Claim::SelfSigned } else { Claim::None };
-        LiveReport { valid, claim, entries: self.walk.next, findings, finding_count }
+        let (entries, bodies_expired) = (self.walk.next, self.walk.bodies_expired());
+        Ok(LiveReport { valid, claim, entries, bodies_expired, findings, finding_count })
     }
 }
 

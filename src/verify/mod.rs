@@ -2,13 +2,15 @@
 //!
 //! It trusts public keys alone and writes nothing into the directory. Reading order: what can be found
 //! (`finding`), what may be claimed (`claim`), what is brought along (`given`), what is read (`source`,
-//! `journal_tail`, `logs`, `scratch`, `scan`), what is checked in parallel (`check`, `index`) and in order (`chain`),
+//! `journal_tail`, `logs`, `scratch`, `scan`), what is checked in parallel (`check`, `index`) and in order (`chain`;
+//! `absent` keeps what must wait for a certificate),
 //! what is said in the end (`report`). `file` verifies single files with no store at hand; `live` one log of a store
 //! that is being served.
 //!
 //! One thread scans, some check, one combines; a bounded queue between each two. Memory: the frames that the
 //! journal keeps, about 40 MB of batches under way, and what `chain` says of each log.
 
+mod absent;
 mod chain;
 mod check;
 mod claim;
@@ -35,9 +37,10 @@ use crossbeam_channel::{Receiver, bounded};
 pub use claim::Claim;
 pub use file::{ProofOptions, verify_proof};
 pub use finding::{Finding, FindingKind, MAX_LISTED, Severity};
-pub use live::{LiveReport, verify_live};
+pub use live::{LiveError, LiveReport, verify_live};
 pub use report::{LogReport, Report};
 
+use absent::Pool;
 use chain::{Context, Walk};
 use finding::Findings;
 use given::Given;
@@ -183,6 +186,7 @@ struct Verification<'a> {
     walks: Vec<Walk>,
     system: System<'a>,
     findings: Findings,
+    pool: Pool,
     notes: Vec<String>,
     layer: Option<LayerId>,
     seal: Option<Sealed>,
@@ -249,6 +253,7 @@ impl<'a> Verification<'a> {
             walks: Vec::with_capacity(source.logs.infos.len()),
             system: System::new(source),
             findings,
+            pool: Pool::default(),
             notes: source.notes.clone(),
             layer: None,
             seal: None,
@@ -331,7 +336,14 @@ impl<'a> Verification<'a> {
             self.progress.advanced(page.records.len() as u64);
             self.with(log, |walk, context| walk.take(context, layer, page));
         }
-        Ok(())
+        self.pool_holds()
+    }
+
+    fn pool_holds(&mut self) -> Result<(), VerifyError> {
+        match self.pool.take_error() {
+            None => Ok(()),
+            Some(source) => Err(VerifyError::Io { path: std::env::temp_dir(), source }),
+        }
     }
 
     /// Holds the records of the layer at hand against its seal. Where anything else was found, the seal
@@ -355,6 +367,7 @@ impl<'a> Verification<'a> {
             info: &self.source.logs.infos[log],
             checkpoints: &self.given.checkpoints,
             findings: &mut self.findings,
+            pool: &mut self.pool,
         };
         act(&mut self.walks[log], &mut context)
     }
@@ -373,6 +386,7 @@ impl<'a> Verification<'a> {
             });
             self.outside_keys(log);
         }
+        self.pool_holds()?;
         let complete = self.system.log.is_some_and(|log| self.walks[log].complete);
         self.system.finish(self.source, complete, &mut self.findings);
         let buckets: Vec<index::IdBuckets> =
@@ -465,7 +479,7 @@ impl<'a> Verification<'a> {
             root: walk.whole.then(|| Frontier::root(&walk.tree)),
             key_ids: walk.used_keys.iter().map(|(id, ..)| id.to_string()).collect(),
             bodies_present: walk.bodies_present,
-            bodies_expired: 0,
+            bodies_expired: walk.bodies_expired(),
             bodies_erased: 0,
             claim: self.claim(log),
             checkpointed_size: if self.claim(log) == Claim::None { 0 } else { walk.checkpointed },

@@ -104,6 +104,12 @@ impl Report {
             .filter(|log| log.entries_chained > 0)
             .map(|log| format!("; {} checked from {}", log.origin, log.entries_chained));
         let from: String = from.take(MAX_TEXT_LOGS).collect();
+        let bodies = |count: fn(&LogReport) -> u64| self.logs.iter().map(count).sum::<u64>();
+        line(format!(
+            "bodies in all: {} present, {} expired",
+            bodies(|log| log.bodies_present),
+            bodies(|log| log.bodies_expired)
+        ));
         if self.valid {
             line(format!("intact; claim: {} ({}){from}", self.claim, self.claim.meaning()));
         } else {
@@ -120,6 +126,7 @@ impl Report {
             "valid": self.valid,
             "claim": self.claim.to_string(),
             "entries": self.logs.iter().map(|log| log.size).sum::<u64>(),
+            "bodies_expired": self.logs.iter().map(|log| log.bodies_expired).sum::<u64>(),
             "finding_count": self.finding_count,
             "warning_count": self.warning_count,
             "findings": findings,

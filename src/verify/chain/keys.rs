@@ -56,7 +56,7 @@ impl Walk {
         }
     }
 
-    /// Rule 1 and changes of the key.
+    /// Rule 1, changes of the key, policies and certificates.
     pub(super) fn fact(&mut self, context: &mut Context<'_>, index: u64, record: &CheckedRecord) {
         match (index, record.fact.as_deref()) {
             (0, Some(Fact::Created(Some(created)))) => genesis(context, created),
@@ -67,6 +67,10 @@ impl Walk {
                 "another entry, or one that cannot be read",
             ),
             (_, Some(Fact::Rotated(rotation))) => self.rotate(context, index, rotation.as_ref()),
+            (_, Some(Fact::Policy(policy))) => self.policy(context, index, record.recorded_at, policy),
+            (_, Some(Fact::Certificate(certificate))) => {
+                self.certificate(context, index, record.recorded_at, certificate);
+            }
             _ => {}
         }
     }

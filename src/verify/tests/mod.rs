@@ -6,6 +6,7 @@ mod brought;
 mod logs;
 mod records;
 mod resumed;
+mod retention;
 mod store;
 mod whole;
 

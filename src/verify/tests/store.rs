@@ -40,6 +40,13 @@ const START_MICROS: u64 = 1_793_491_140_000_000;
 #[derive(Clone)]
 pub(super) struct TestClock(Arc<AtomicU64>);
 
+impl TestClock {
+    /// The time that the next reading gets.
+    pub(super) fn now(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 impl Clock for TestClock {
     fn wall_micros(&self) -> u64 {
         self.0.fetch_add(10, Ordering::Relaxed)
@@ -307,7 +314,12 @@ impl Writing {
 
     /// Lets time pass.
     pub(super) fn wait(&self, seconds: u64) {
-        self.clock.0.fetch_add(seconds * 1_000_000, Ordering::Relaxed);
+        self.wait_micros(seconds * 1_000_000);
+    }
+
+    /// The same to the microsecond.
+    pub(super) fn wait_micros(&self, micros: u64) {
+        self.clock.0.fetch_add(micros, Ordering::Relaxed);
     }
 
     /// Goes into the next month.

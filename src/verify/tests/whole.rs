@@ -405,6 +405,8 @@ fn memory_follows_what_was_read() {
         leaf_hash: Hash::ZERO,
         signed: Signed::Unchecked,
         body: BodyState::Present,
+        in_journal: false,
+        class_name: None,
         sums: index::Contribution::default(),
         fact: None,
     };
@@ -419,7 +421,8 @@ fn memory_follows_what_was_read() {
     };
     let mut walk = Walk::new(&info, Vec::new(), u64::MAX);
     let mut findings = Findings::default();
-    let mut context = Context { info: &info, checkpoints: &[], findings: &mut findings };
+    let mut pool = Pool::default();
+    let mut context = Context { info: &info, checkpoints: &[], findings: &mut findings, pool: &mut pool };
     walk.take(&mut context, LayerId::parse("2026-10").unwrap(), page);
     assert_eq!((walk.next, walk.ids.len()), ((1 << 20) + 1, 0));
     assert!(!findings.is_empty());

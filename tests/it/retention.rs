@@ -163,6 +163,22 @@ impl World {
         job
     }
 
+    /// Has the store verified offline, as the command does, and answers how many bodies it found expired.
+    fn verify(&mut self) -> u64 {
+        if let Some(service) = self.service.take() {
+            service.stop().unwrap();
+        }
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_varve"))
+            .args(["--json", "verify"])
+            .arg(self.dir.path().join("store"))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_str(&text).unwrap();
+        report["bodies_expired"].as_u64().unwrap_or_else(|| panic!("{report}"))
+    }
+
     /// What the certificates of a log name.
     fn certified(&self, tenant: &str) -> BTreeSet<u64> {
         let mut named = BTreeSet::new();
@@ -269,7 +285,12 @@ fn fourteen_months_leave_what_the_model_says() {
     // A proof from the first months holds against today's log.
     let again = world.service().proof(&of("acme"), "acme", 5).unwrap();
     assert!(!proof.is_empty() && again != proof, "the tree has grown");
-    world.service().stop().unwrap();
+    assert_eq!(world.verify(), gone as u64);
+    let file = world.dir.path().join("early.tlog-proof");
+    std::fs::write(&file, proof).unwrap();
+    let old =
+        std::process::Command::new(env!("CARGO_BIN_EXE_varve")).arg("verify").arg(&file).output().unwrap();
+    assert!(old.status.success(), "{}", String::from_utf8_lossy(&old.stderr));
 }
 
 /// The part of the next test that is killed: a process of its own, over a store that is told to it. Alone it does
@@ -341,7 +362,7 @@ fn a_kill_at_any_moment_of_a_compaction_loses_nothing_that_is_not_certified() {
             }
         }
         interrupted += usize::from(gone > 0 && gone < 480);
-        world.service.take().unwrap().stop().unwrap();
+        assert_eq!(world.verify(), gone as u64, "round {round}");
     }
     println!("{kills} kills, {interrupted} found a part of it done");
     assert!(kills > 2, "the compaction was over before each kill");
@@ -350,7 +371,7 @@ fn a_kill_at_any_moment_of_a_compaction_loses_nothing_that_is_not_certified() {
     let months = |_: &str, class: &str, _| if class == "processing" { 2 } else { 12 };
     // Of the five closed months four are over two months ago, to the second.
     assert_eq!(world.check(newest, &months), 480);
-    world.service().stop().unwrap();
+    assert_eq!(world.verify(), 480);
 }
 
 #[test]
@@ -406,5 +427,5 @@ fn a_policy_that_shortens_binds_later_entries_alone() {
         let gone = world.check(newest, &|_, _, index| if index > shortened { 3 } else { 24 });
         assert_eq!(gone, expected, "after {month} months");
     }
-    world.service().stop().unwrap();
+    assert_eq!(world.verify(), 15);
 }

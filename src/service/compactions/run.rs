@@ -14,7 +14,7 @@ use super::plan::{Scan, class_name};
 use crate::event::catalog::{Builder, action};
 use crate::event::{Micros, Outcome};
 use crate::ingest::prepare::Prepared;
-use crate::retention::Certificate;
+use crate::retention::{Certificate, History};
 use crate::store::layer_id::LayerId;
 use crate::store::rewrite::rewrite;
 
@@ -112,11 +112,13 @@ impl Service {
             let Some(log) = self.0.store.log(number) else { continue };
             let history = self.history(&log)?;
             for set in &leaving.sets {
+                let asked = |history: &History| history.months(class, set.first(), log.size());
+                let months = history.as_deref().and_then(asked).unwrap_or(leaving.months);
                 let certificate = Certificate {
                     layer: scan.layer.code(),
                     class: class_name(history.as_deref(), class),
                     class_code: class,
-                    months: leaving.months,
+                    months,
                     members: set.clone(),
                     policy: log.policy().unwrap_or_default(),
                     clock_confirmed: confirmed.map(Micros),

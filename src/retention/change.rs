@@ -33,8 +33,11 @@ impl PolicyChange {
         if raw.len() > MAX_CHANGE_BYTES {
             return Err(Refusal::new("", format!("over {MAX_CHANGE_BYTES} bytes")));
         }
-        let json: Json =
-            serde_json::from_slice(raw).map_err(|error| Refusal::new("", format!("not JSON: {error}")))?;
+        let json: Json = serde_json::from_slice(raw).map_err(|error| {
+            // The parser's own words can quote what was sent.
+            let (line, column) = (error.line(), error.column());
+            Refusal::new("", format!("not JSON (line {line}, column {column})"))
+        })?;
         let mut change = PolicyChange { classes: Vec::new(), rules: None };
         for (name, value) in members(&json, "", &["classes", "rules"])? {
             match name.as_str() {
@@ -107,13 +110,13 @@ fn class_pointer(name: &str) -> String {
 fn read_classes(json: &Json) -> Result<Vec<(String, u16)>, Refusal> {
     let mut classes = Vec::new();
     for (name, value) in object(json, "/classes")? {
-        let pointer = class_pointer(&escaped(name));
         if name == Class::Permanent.name() {
-            return Err(Refusal::new(pointer, "`permanent` is kept for ever"));
+            return Err(Refusal::new(class_pointer(name), "`permanent` is kept for ever"));
         }
         if Class::named(name).is_none() && !is_own_name(name) {
-            return Err(Refusal::new(pointer, "a class has 1 to 64 of a-z, 0-9 and `-`"));
+            return Err(Refusal::new("/classes", "a class has 1 to 64 of a-z, 0-9 and `-`"));
         }
+        let pointer = class_pointer(name);
         let months = members(value, &pointer, &["months"])?.iter().map(|(_, months)| months).next();
         let pointer = format!("{pointer}/months");
         let months = months.ok_or_else(|| Refusal::new(pointer.clone(), "it is absent"))?;
@@ -160,7 +163,8 @@ fn members<'a>(json: &'a Json, pointer: &str, names: &[&str]) -> Result<&'a [(St
     let found = object(json, pointer)?;
     match found.iter().find(|(name, _)| !names.contains(&name.as_str())) {
         None => Ok(found),
-        Some((name, _)) => Err(Refusal::new(format!("{pointer}/{}", escaped(name)), "an unknown member")),
+        // What the caller wrote is not repeated: the name is not ours.
+        Some(_) => Err(Refusal::new(pointer, format!("an unknown member; it has {}", names.join(" and ")))),
     }
 }
 
@@ -171,13 +175,8 @@ fn object<'a>(json: &'a Json, pointer: &str) -> Result<&'a [(String, Json)], Ref
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
         None => Ok(members),
-        Some(pair) => Err(Refusal::new(format!("{pointer}/{}", escaped(pair[0])), "the name occurs twice")),
+        Some(_) => Err(Refusal::new(pointer, "a name occurs twice")),
     }
-}
-
-/// A name as it stands in a pointer.
-fn escaped(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
 }
 
 /// JSON with its members in order and none lost, which a map would not keep.
@@ -278,14 +277,14 @@ mod tests {
             ("", ""),
             ("[]", ""),
             ("{}x", ""),
-            (r#"{"floor":1}"#, "/floor"),
-            (r#"{"a/b~":1}"#, "/a~1b~0"),
-            (r#"{"rules":[],"rules":[]}"#, "/rules"),
+            (r#"{"floor":1}"#, ""),
+            (r#"{"a/b~":1}"#, ""),
+            (r#"{"rules":[],"rules":[]}"#, ""),
             (r#"{"classes":[]}"#, "/classes"),
-            (r#"{"classes":{"security":{"months":12},"security":{"months":13}}}"#, "/classes/security"),
+            (r#"{"classes":{"security":{"months":12},"security":{"months":13}}}"#, "/classes"),
             (r#"{"classes":{"permanent":{"months":12}}}"#, "/classes/permanent"),
-            (r#"{"classes":{"A":{"months":12}}}"#, "/classes/A"),
-            (r#"{"classes":{"":{"months":12}}}"#, "/classes/"),
+            (r#"{"classes":{"A":{"months":12}}}"#, "/classes"),
+            (r#"{"classes":{"":{"months":12}}}"#, "/classes"),
             (r#"{"classes":{"a":12}}"#, "/classes/a"),
             (r#"{"classes":{"a":{}}}"#, "/classes/a/months"),
             (r#"{"classes":{"a":{"months":0}}}"#, "/classes/a/months"),
@@ -294,7 +293,7 @@ mod tests {
             (r#"{"classes":{"a":{"months":1.5}}}"#, "/classes/a/months"),
             (r#"{"classes":{"a":{"months":-1}}}"#, "/classes/a/months"),
             (r#"{"classes":{"a":{"months":5}}}"#, "/classes/a/months"),
-            (r#"{"classes":{"a":{"months":12,"days":1}}}"#, "/classes/a/days"),
+            (r#"{"classes":{"a":{"months":12,"days":1}}}"#, "/classes/a"),
             (r#"{"rules":{}}"#, "/rules"),
             (r#"{"rules":[1]}"#, "/rules/0"),
             (r#"{"rules":[{"action":"a"}]}"#, "/rules/0/class"),

@@ -141,7 +141,10 @@ impl Service {
                 Ok(Some(again)) => {
                     for position in again {
                         match admitted(&events[position]) {
-                            Ok((_, event, _)) => items[position].event = Some(event),
+                            Ok((_, event, class)) => {
+                                items[position].event = Some(event);
+                                items[position].class = class;
+                            }
                             Err(error) if mode == BatchMode::Atomic => return Err(error),
                             Err(error) => items[position].answer = Some(Err(error)),
                         }

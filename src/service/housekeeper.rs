@@ -107,14 +107,17 @@ fn keep_pulse(rounds: &Rounds, heartbeat_seconds: u64) {
 
 fn keep_up(rounds: &Rounds, compaction_hours: u64, stopping: &AtomicBool) {
     let mut unsealable = HashSet::new();
-    let mut compacted = Instant::now();
+    let mut compacted = None;
     let wait = compaction_wait(compaction_hours);
     while let Some(service) = rounds.next() {
         merge_ids(&service.0, stopping);
         seal_closed_layers(&service.0, stopping, &mut unsealable);
+        service.0.store.layers.sweep();
         // A clock that has not held is waited for; nothing is missed by that.
-        if wait.is_some_and(|wait| compacted.elapsed() >= wait) && service.clock_held() {
-            compacted = Instant::now();
+        let now = service.0.stamps.clock().steady_micros();
+        let due = *compacted.get_or_insert(now) + wait.unwrap_or(u64::MAX / 2);
+        if now >= due && service.clock_held() {
+            compacted = Some(now);
             if let Err(error) = service.begin_compaction(None) {
                 tracing::error!(%error, "the compaction was not begun; it is tried again when it is due next");
             }
@@ -122,17 +125,18 @@ fn keep_up(rounds: &Rounds, compaction_hours: u64, stopping: &AtomicBool) {
     }
 }
 
-/// Time between compactions: the hours, and up to a twelfth of them more, so that a fleet does not compact as one.
-fn compaction_wait(hours: u64) -> Option<Duration> {
+/// Microseconds of the boot clock between compactions: the hours, and up to a twelfth of them more, so that a fleet does
+/// not compact as one.
+fn compaction_wait(hours: u64) -> Option<u64> {
     let mut random = [0; 2];
     super::random(&mut random);
     let seconds = hours * 3600;
     let jitter = seconds / 12 * u64::from(u16::from_be_bytes(random)) / u64::from(u16::MAX);
-    (hours > 0).then(|| Duration::from_secs(seconds + jitter))
+    (hours > 0).then_some((seconds + jitter) * 1_000_000)
 }
 
-/// Merges runs of the id table while there are enough of a size. Nothing is dropped: every id is kept as long
-/// as its class keeps the record, and classes do not expire yet.
+/// Merges runs of the id table while there are enough of a size. Nothing is dropped: an id that came twice is known
+/// even after the body of the first has left.
 fn merge_ids(inner: &Inner, stopping: &AtomicBool) {
     while !stopping.load(Ordering::Relaxed) {
         match inner.store.ids.merge_once(&|_| true) {
@@ -149,6 +153,7 @@ fn merge_ids(inner: &Inner, stopping: &AtomicBool) {
 /// Seals layers whose month is over: the applier has written and synced all of a layer before it makes the next.
 /// A layer that cannot be sealed is damaged: it is said once, and `varve verify` says where.
 fn seal_closed_layers(inner: &Inner, stopping: &AtomicBool, unsealable: &mut HashSet<LayerId>) {
+    let _one = inner.sealing.lock();
     let dirs = inner.store.layers.dirs();
     let Some((_, closed)) = dirs.split_last() else { return };
     for (id, dir) in closed {

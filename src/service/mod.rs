@@ -85,6 +85,8 @@ struct Inner {
     creating: Mutex<()>,
     housekeeper: Mutex<Option<housekeeper::Housekeeper>>,
     verifications: verifications::Verifications,
+    /// Layers are sealed by one at a time.
+    sealing: Mutex<()>,
     retention: retention::Retention,
     compactions: compactions::Compactions,
     /// Given up at stop, so that another process may open the directory while this object still exists.

@@ -221,6 +221,7 @@ impl Service {
             notes: Mutex::default(),
             creating: Mutex::new(()),
             verifications: Default::default(),
+            sealing: Mutex::new(()),
             retention: Retention::new(options.retention_floor_months),
             compactions: Compactions::new(options.compaction_bytes_per_second, options.clock.steady_micros()),
             housekeeper: Mutex::new(None),

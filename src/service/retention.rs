@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -16,6 +17,9 @@ use crate::store::log::{Log, Sequenced};
 
 /// Least months of any class, unless the operator says otherwise.
 pub const FLOOR_MONTHS: u16 = 1;
+
+/// How long a change waits for a compaction that is certifying: those who read need the places for blocking calls.
+const GATE_WAIT: Duration = Duration::from_secs(1);
 
 /// What is known of the policies of all logs.
 pub(super) struct Retention {
@@ -55,7 +59,12 @@ impl Service {
             Error::new(ErrorCode::BadRequest, detail).at(refusal.pointer)
         };
         let change = PolicyChange::parse(change).map_err(refused)?;
-        let _gate = self.0.retention.gate.lock();
+        let gate = self.0.retention.gate.try_lock_for(GATE_WAIT);
+        let _gate = gate.ok_or_else(|| {
+            let detail =
+                "a compaction is writing its certificates; the policy is unchanged, ask again a little later";
+            Error::new(ErrorCode::Busy, detail)
+        })?;
         let history = self.history(&log)?;
         let before = history.as_ref().and_then(|history| history.newest());
         let policy =

@@ -78,6 +78,8 @@ pub struct Layers {
     backend: Arc<dyn Backend>,
     inner: Mutex<Inner>,
     clock: AtomicU64,
+    /// Generations that nobody is to read any more, with who may still do so.
+    leaving: Mutex<Vec<(PathBuf, Option<Arc<Layer>>)>>,
 }
 
 struct Inner {
@@ -104,7 +106,8 @@ impl Layers {
     /// The layers that `manifest` names; nothing is opened.
     pub fn new(data: &Path, backend: Arc<dyn Backend>, manifest: Manifest) -> Layers {
         let inner = Mutex::new(Inner { manifest, slots: HashMap::new() });
-        Layers { data: data.to_path_buf(), backend, inner, clock: AtomicU64::new(0) }
+        let (clock, leaving) = (AtomicU64::new(0), Mutex::default());
+        Layers { data: data.to_path_buf(), backend, inner, clock, leaving }
     }
 
     /// Removes directories under `layers/` that the manifest does not name: what a crash left of a layer
@@ -209,28 +212,34 @@ impl Layers {
         Ok(true)
     }
 
-    /// Makes an empty layer beside `id`, for its next generation. Nobody reads it, and MANIFEST does not name it:
-    /// a crash leaves a directory that the next open removes. What an earlier try left of it goes first.
+    /// Makes an empty layer beside `id`, for its next generation. Nobody reads it, and MANIFEST does not name it: a crash
+    /// leaves a directory that the next open removes. Its number is above that of any directory there is, so that
+    /// nothing is removed here: which generation MANIFEST on disk names is not known for sure after a failed write.
     pub fn begin_next(&self, id: LayerId) -> Result<(u32, PathBuf, Layer), LayerError> {
-        let next = self.generation(id)?.0 + 1;
-        let dir = Manifest::layer_dir(&self.data, id, next);
-        if dir.exists() {
-            std::fs::remove_dir_all(&dir).map_err(|source| LayerError::Io { path: dir.clone(), source })?;
+        let mut next = self.generation(id)?.0 + 1;
+        while Manifest::layer_dir(&self.data, id, next).exists() {
+            next += 1;
         }
-        let kv = self
-            .backend
-            .open(&dir, WRITE_CACHE_BYTES)
-            .map_err(|source| LayerError::Kv { layer: id, source })?;
+        let dir = Manifest::layer_dir(&self.data, id, next);
+        let kv = self.backend.open(&dir, WRITE_CACHE_BYTES);
+        let kv = kv.map_err(|source| LayerError::Kv { layer: id, source })?;
         Ok((next, dir, Layer::new(id, kv)))
     }
 
-    /// Makes `generation` of a layer, which is complete, durable and closed, the one that is read, and removes the one
-    /// before once its readers have let go. Answers whether that is done; otherwise its directory stays until the
-    /// next open.
+    /// Removes a generation that [`Layers::begin_next`] made and that came to nothing. It must be closed.
+    pub fn give_up(&self, id: LayerId, dir: &Path) -> Result<(), LayerError> {
+        self.backend.destroy(dir).map_err(|source| LayerError::Kv { layer: id, source })
+    }
+
+    /// Makes `generation` of a layer, which is complete, durable and closed, the one that is read. The one before goes
+    /// with [`Layers::sweep`].
     ///
     /// Crash points: before MANIFEST is replaced the old generation is live and the new one a left-over; after it, the
     /// other way round. Either is removed at open.
-    pub fn go_over(&self, id: LayerId, generation: u32) -> Result<bool, LayerError> {
+    ///
+    /// # Errors
+    /// [`LayerError::Manifest`]: which generation MANIFEST names is not known; the store must stop.
+    pub fn go_over(&self, id: LayerId, generation: u32) -> Result<(), LayerError> {
         let root = self.data.join("layers");
         std::fs::File::open(&root)
             .and_then(|dir| dir.sync_all())
@@ -238,27 +247,34 @@ impl Layers {
         let slot = self.slot(id)?;
         let mut held = slot.layer.lock();
         let (old, _) = self.generation(id)?;
-        {
-            let mut inner = self.inner.lock();
-            let mut manifest = inner.manifest.clone();
-            manifest.layers.insert(id, generation);
-            manifest.write(&self.data)?;
-            inner.manifest = manifest;
-        }
+        let mut inner = self.inner.lock();
+        let mut manifest = inner.manifest.clone();
+        manifest.layers.insert(id, generation);
+        manifest.write(&self.data)?;
+        inner.manifest = manifest;
+        drop(inner);
         // From here on whoever asks gets the new one; who has the old one reads on in it.
-        let last = held.take();
-        drop(held);
-        let start = Instant::now();
-        while last.as_ref().is_some_and(|layer| Arc::strong_count(layer) > 1) {
-            if start.elapsed() > READERS_LIMIT {
-                return Ok(false);
+        self.leaving.lock().push((Manifest::layer_dir(&self.data, id, old), held.take()));
+        Ok(())
+    }
+
+    /// Removes generations that are read no more, as far as their readers have let go. Answers how many are left.
+    pub fn sweep(&self) -> usize {
+        let mut leaving = self.leaving.lock();
+        leaving.retain_mut(|(dir, layer)| {
+            if layer.as_ref().is_some_and(|layer| Arc::strong_count(layer) > 1) {
+                return true;
             }
-            std::thread::sleep(READERS_POLL);
-        }
-        drop(last);
-        let dir = Manifest::layer_dir(&self.data, id, old);
-        std::fs::remove_dir_all(&dir).map_err(|source| LayerError::Io { path: dir, source })?;
-        Ok(true)
+            *layer = None;
+            match self.backend.destroy(dir) {
+                Ok(()) => false,
+                Err(error) => {
+                    tracing::warn!(%error, "a layer that was rewritten is still there; it is tried again");
+                    true
+                }
+            }
+        });
+        leaving.len()
     }
 
     /// Bytes of a layer's directory.

@@ -7,12 +7,14 @@
 //!
 //! Crash points: whatever is written here lies in a directory that MANIFEST does not name; the next open removes it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::backend::{KvError, MAX_VALUE_BYTES};
 use super::layer::{Layer, MAX_INDEX};
-use super::log::Sequenced;
+use super::layer_id::LayerId;
+use super::log::{Log, Sequenced};
 use super::page::{self, MAX_PAGE_RECORDS};
 use super::read::{ReadError, Store, chain_page, damage, index_keys};
 use super::record::Record;
@@ -22,6 +24,10 @@ use crate::tlog::hash::Hash;
 
 /// Bytes of records that make a page, unless they pack better than a page of theirs before.
 const FIRST_GUESS_BYTES: usize = MAX_VALUE_BYTES;
+
+/// Most of the same. With one record more, of 70 KiB encoded, this stays under half of what a page's text may have,
+/// however well the records pack.
+const MAX_GUESS_BYTES: usize = 128 << 10;
 
 /// What a rewrite did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -46,6 +52,16 @@ pub enum RewriteError {
     /// The new generation cannot be sealed.
     #[error(transparent)]
     Seal(#[from] SealError),
+    /// The layer does not hold what it held when it was sealed, or not what the logs' heads say.
+    #[error(
+        "layer {layer}: {what}; it is not rewritten and nothing was changed: run `varve verify` on a copy of the data directory"
+    )]
+    Damaged {
+        /// The month.
+        layer: LayerId,
+        /// What does not agree.
+        what: String,
+    },
     /// The new generation does not hold the entries of the old one.
     #[error(
         "{path}: the rewritten layer does not hold the entries of the old one: a defect or a bad disk; it is thrown away, nothing was changed"
@@ -59,12 +75,13 @@ pub enum RewriteError {
     Stopped,
 }
 
-/// Copies `from` into the empty layer `into`, without the bodies that `leaves` names, checks that all entries came
-/// along, and writes the seal into `dir`. Durable when it returns. `step` is told the bytes read or written since
+/// Copies `from`, which must be what `sealed` says, into the empty layer `into`, without the bodies that `leaves` names,
+/// checks that all else came along, and writes the seal into `dir`. Durable when it returns. `step` is told the bytes read or written since
 /// it was last called, and may wait; it answers false to stop.
 pub fn rewrite(
     store: &Store,
     from: &Layer,
+    sealed: &Seal,
     into: &Layer,
     dir: &Path,
     leaves: &mut dyn FnMut(u32, u64, &Record) -> bool,
@@ -74,15 +91,19 @@ pub fn rewrite(
     from.carries(&mut |log, value| carries.push((log, value.to_vec())))?;
     let mut done = Rewritten::default();
     let mut before = blake3::Hasher::new();
+    let mut as_read = Content::default();
+    let mut parts = parts(store, from.id);
     for (number, carry) in carries {
         into.put_carry(number, &carry)?;
         let mut tiles = Vec::new();
         from.tiles(number, &mut |tile, root| tiles.push((tile, root)))?;
         tiles.iter().try_for_each(|(tile, root)| into.put_tile(number, *tile, root))?;
         let mut copy = Copy::of(store, into, number)?;
+        let mut part = None;
         each_page(store, from, number, &mut |records, bytes| {
             for record in records {
-                add_entry(&mut before, number, record);
+                as_read.add(number, record);
+                part = Some((part.map_or(record.index, |(first, _)| first), record.index + 1));
                 let mut record = record.clone();
                 done.records += 1;
                 if !record.record.body.is_empty() && leaves(number, record.index, &record.record) {
@@ -90,11 +111,25 @@ pub fn rewrite(
                     done.left_bytes += record.record.body.len() as u64;
                     Arc::make_mut(&mut record).record.body = Vec::new();
                 }
+                add(&mut before, number, &record);
                 copy.push(record)?;
             }
             if step(bytes) { Ok(()) } else { Err(RewriteError::Stopped) }
         })?;
         copy.finish()?;
+        as_read.logs += u64::from(part.is_some());
+        if parts.remove(&number) != part {
+            let what = format!("log {number} has another part of it than its head says");
+            return Err(RewriteError::Damaged { layer: from.id, what });
+        }
+    }
+    if let Some(number) = parts.keys().next() {
+        let what = format!("log {number} must have entries in it and has none");
+        return Err(RewriteError::Damaged { layer: from.id, what });
+    }
+    if as_read.seal(from.id) != *sealed {
+        let what = "it does not hold what it held when it was sealed".to_owned();
+        return Err(RewriteError::Damaged { layer: from.id, what });
     }
     into.kv().sync()?;
     check(store, into, &before, done.records, dir, step)?;
@@ -119,7 +154,7 @@ fn check(
     let (mut after, mut count) = (blake3::Hasher::new(), 0);
     for number in numbers {
         each_page(store, into, number, &mut |records, bytes| {
-            records.iter().for_each(|record| add_entry(&mut after, number, record));
+            records.iter().for_each(|record| add(&mut after, number, record));
             count += records.len() as u64;
             if step(bytes) { Ok(()) } else { Err(RewriteError::Stopped) }
         })?;
@@ -130,12 +165,50 @@ fn check(
     Ok(())
 }
 
-/// What stays of a record whatever leaves: its link says all of the entry, and the signature.
-fn add_entry(hasher: &mut blake3::Hasher, log: u32, record: &Sequenced) {
+/// A record as it is to stand in the new generation: its link says all of the entry.
+fn add(hasher: &mut blake3::Hasher, log: u32, record: &Sequenced) {
     hasher.update(&log.to_be_bytes());
     hasher.update(&record.index.to_be_bytes());
     hasher.update(record.link.as_bytes());
     hasher.update(&record.record.signature.0);
+    hasher.update(&(record.record.body.len() as u64).to_be_bytes());
+    hasher.update(&record.record.body);
+}
+
+/// What a seal says, of the records as they are read.
+#[derive(Default)]
+struct Content {
+    logs: u64,
+    records: u64,
+    hasher: blake3::Hasher,
+    bytes: Vec<u8>,
+}
+
+impl Content {
+    fn add(&mut self, log: u32, record: &Sequenced) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&log.to_be_bytes());
+        self.bytes.extend_from_slice(&record.index.to_be_bytes());
+        record.record.encode(&mut self.bytes);
+        self.hasher.update(&self.bytes);
+        self.records += 1;
+    }
+
+    fn seal(&self, layer: LayerId) -> Seal {
+        let content = Hash(*self.hasher.finalize().as_bytes());
+        Seal { layer, logs: self.logs, records: self.records, content }
+    }
+}
+
+/// Which part of each log a layer must hold: first index, and the one after the last.
+fn parts(store: &Store, layer: LayerId) -> BTreeMap<u32, (u64, u64)> {
+    let part = |log: Arc<Log>| {
+        let head = log.head();
+        let at = head.layers.iter().position(|(month, _)| *month == layer)?;
+        let end = head.layers.get(at + 1).map_or(head.size, |(_, first)| *first);
+        Some((log.identity.number, (head.layers[at].1, end)))
+    };
+    store.logs().into_iter().filter_map(part).collect()
 }
 
 /// Takes the records of a page, and the bytes that it has in the layer.
@@ -255,7 +328,7 @@ impl<'a> Copy<'a> {
         self.into.put_page(self.number, self.page[0].index, &bytes)?;
         let raw: usize = self.page[..count].iter().map(|record| record.record.encoded_len()).sum();
         // As much as this page would have taken had it been full, less a tenth: records differ.
-        self.guess = (raw * MAX_VALUE_BYTES / bytes.len().max(1) * 9 / 10).max(1);
+        self.guess = (raw * MAX_VALUE_BYTES / bytes.len().max(1) * 9 / 10).clamp(1, MAX_GUESS_BYTES);
         self.page.drain(..count);
         self.page_bytes -= raw;
         Ok(())

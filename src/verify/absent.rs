@@ -69,6 +69,11 @@ enum Bytes {
 }
 
 impl Absences {
+    /// Whether nothing is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.classes.values().all(Vec::is_empty)
+    }
+
     /// Adds one behind all others of its class.
     pub(super) fn push(&mut self, pool: &mut Pool, class: u16, absent: Absent) {
         let blocks = self.classes.entry(class).or_default();

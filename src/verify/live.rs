@@ -2,7 +2,7 @@
 //! the last signed checkpoint. What stands beside the records (indexes, seals, the id table, other logs) is for the
 //! offline verifier, and so is trust in whoever runs the store: this run is the operator's own.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use parking_lot::RwLock;
 
@@ -95,26 +95,20 @@ pub fn verify_live(
         pool: Pool::default(),
         batch: Batch::default(),
     };
-    let mut is_broken_off = false;
-    store.range(log, 0, head.size, &mut |record| {
-        if live.batch.ends_before(record.record.recorded_at, &record.previous) {
-            let checked = live.check();
-            if progress(checked).is_break() {
-                is_broken_off = true;
-                return false;
-            }
+    let mut upto = head;
+    let mut from = 0;
+    loop {
+        if live.read(store, log, from..upto.size, progress)?.is_break() {
+            return Ok(None);
         }
-        live.batch.push(record.index, record.previous, record.link, &record.record);
-        true
-    })?;
-    if is_broken_off {
-        return Ok(None);
+        // A body can leave while this reads, and its certificate then stands behind what was to be read: it is read too.
+        let now = log.head();
+        if !live.walk.has_uncovered() || now.size == upto.size {
+            return live.finish(upto.size, upto.key).map(Some);
+        }
+        from = upto.size;
+        upto = now;
     }
-    let last = live.check();
-    if progress(last).is_break() {
-        return Ok(None);
-    }
-    live.finish(head.size, head.key).map(Some)
 }
 
 /// The state of one run.
@@ -128,6 +122,33 @@ struct Live<'a> {
 }
 
 impl Live<'_> {
+    /// Reads and checks a part of the log, the next one.
+    fn read(
+        &mut self,
+        store: &Store,
+        log: &Log,
+        part: Range<u64>,
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, ReadError> {
+        let mut told = ControlFlow::Continue(());
+        store.range(log, part.start, part.end, &mut |record| {
+            if self.batch.ends_before(record.record.recorded_at, &record.previous) {
+                let checked = self.check();
+                told = progress(checked);
+                if told.is_break() {
+                    return false;
+                }
+            }
+            self.batch.push(record.index, record.previous, record.link, &record.record);
+            true
+        })?;
+        if told.is_break() {
+            return Ok(told);
+        }
+        let last = self.check();
+        Ok(progress(last))
+    }
+
     /// Checks the batch and begins the next; how many records it had.
     fn check(&mut self) -> u64 {
         let batch = std::mem::take(&mut self.batch);

@@ -153,12 +153,18 @@ impl World {
         panic!("the layers were not sealed");
     }
 
-    fn compact(&self) -> CompactionView {
-        let mut job = self.service().start_compaction(&operator(), ConfirmClock::Yes).unwrap();
+    /// A compaction to its end, whatever that is.
+    fn try_compact(&self, confirm: ConfirmClock) -> CompactionView {
+        let mut job = self.service().start_compaction(&operator(), confirm).unwrap();
         while job.state == "running" {
             std::thread::sleep(Duration::from_millis(5));
             job = self.service().compaction(&operator(), &job.id).unwrap();
         }
+        job
+    }
+
+    fn compact(&self) -> CompactionView {
+        let job = self.try_compact(ConfirmClock::Yes);
         assert_eq!((job.state.as_str(), &job.detail), ("done", &None), "{job:?}");
         job
     }
@@ -222,9 +228,9 @@ fn months_of(class: &str) -> u32 {
 fn fourteen_months_leave_what_the_model_says() {
     let events: usize =
         std::env::var("VARVE_RETENTION_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(24);
-    let tenants = ["acme", "globex", "initech"];
+    let tenants = ["acme", "globex", "hooli", "umbrella", "initech"];
     let mut world = World::new(&tenants);
-    for tenant in &tenants[..2] {
+    for tenant in &tenants[..4] {
         world.set(
             tenant,
             json!({"classes": {"processing": {"months": 2}, "billing": {"months": 6}},
@@ -260,6 +266,7 @@ fn fourteen_months_leave_what_the_model_says() {
     assert!(gone > 0);
     assert_eq!((done.bodies_left, plan.bodies_leaving), (gone as u64, gone as u64));
     assert!(done.layers_rewritten >= 12 && done.certificates > 20, "{done:?}");
+    println!("{} events: {done:?}", world.stored.len());
 
     // What is not a body stays, bit for bit.
     let after = world.event("acme", 5);
@@ -405,6 +412,135 @@ fn without_a_policy_nothing_expires_and_without_a_clock_nothing_runs() {
         world.service().start_compaction(&of("acme"), ConfirmClock::Yes).unwrap_err().code,
         ErrorCode::Forbidden
     );
+    world.service().stop().unwrap();
+}
+
+#[test]
+fn a_compaction_begins_by_itself_once_the_clock_has_held() {
+    let mut world = World::new(&["acme"]);
+    world.set("acme", json!({"classes": {"security": {"months": 1}}}));
+    world.append("acme", 10, None, "a.b");
+    world.service.take().unwrap().stop().unwrap();
+    world.go_to(world.now().checked_add_months(Months::new(2)).unwrap());
+    let options = OpenOptions { compaction_hours: 1, ..World::options(&world.hands) };
+    world.service = Some(Service::open(&world.dir.path().join("store"), &options).unwrap());
+    world.settle(1);
+    let body = |world: &World| world.event("acme", 5)["body"].clone();
+    // Two hours are enough for the interval and not for the clock.
+    world.go_to(world.now() + Duration::from_secs(2 * 3600));
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(body(&world), "present");
+    world.go_to(world.now() + Duration::from_secs(23 * 3600));
+    for _ in 0..500 {
+        if body(&world) == "expired" {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(body(&world), "expired");
+    // The certificate says nothing of an operator.
+    let query: varve::query::QueryText =
+        serde_json::from_value(json!({"action": "varve.retention.expired"})).unwrap();
+    let page = world.service().query(&of("acme"), "acme", &query).unwrap();
+    let certificate: Value = serde_json::from_str(&page.records[0].json).unwrap();
+    let facts = &certificate["event"]["varve"];
+    assert!(facts["clock_confirmed"].is_null() && facts["count"] == 10, "{facts}");
+    assert_eq!(world.verify(), 10);
+}
+
+#[test]
+fn records_that_pack_well_are_rewritten_too() {
+    let mut world = World::new(&["acme", "globex"]);
+    world.set("acme", json!({"classes": {"processing": {"months": 1}}}));
+    world.append("acme", 60, Some("processing"), "data.read");
+    let members: Vec<String> = (0..28).map(|n| format!("\"m{n}\":\"{}\"", "a".repeat(2000))).collect();
+    let members = members.join(",");
+    let raw = format!("{{\"action\":\"a.b\",\"outcome\":\"success\",\"metadata\":{{{members}}}}}");
+    for _ in 0..60 {
+        let event = [Submitted { raw: raw.as_bytes(), idempotency_key: None }];
+        wait_for(world.service().append(&of("globex"), "globex", &event, BatchMode::Atomic, false)).unwrap();
+    }
+    let newest = world.now() + Months::new(2);
+    world.go_to(newest);
+    world.append("acme", 1, None, "a.b");
+    world.settle(1);
+    assert_eq!(world.compact().bodies_left, 60);
+    for index in [1, 30, 60] {
+        assert_eq!(world.event("globex", index)["body"], "present");
+    }
+    assert_eq!(world.verify(), 60);
+}
+
+#[test]
+fn a_stamp_from_the_future_expires_nothing() {
+    let mut world = World::new(&["acme"]);
+    world.set("acme", json!({"classes": {"security": {"months": 12}}}));
+    world.append("acme", 10, None, "a.b");
+    let start = world.now();
+    // For one run the clock is eight years ahead, and the instance's own log says so for ever.
+    world.go_to(start + Months::new(96));
+    world.reopen();
+    world.settle(1);
+    world.service.take().unwrap().stop().unwrap();
+    world.go_to(start + Duration::from_secs(3600));
+    let options = OpenOptions { confirm_clock: true, ..World::options(&world.hands) };
+    world.service = Some(Service::open(&world.dir.path().join("store"), &options).unwrap());
+    world.go_to(start + Duration::from_secs(26 * 3600));
+    let refused = world.service().start_compaction(&operator(), ConfirmClock::No).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::BadRequest, "stamps are far ahead of the clock");
+    assert_eq!(world.compact().bodies_left, 0, "an operator's word is about the clock, not about the stamps");
+    assert_eq!(world.event("acme", 5)["body"], "present");
+    world.service().stop().unwrap();
+}
+
+#[test]
+fn a_layer_that_is_not_what_its_seal_says_is_left_alone() {
+    let mut world = World::new(&["acme"]);
+    world.set("acme", json!({"classes": {"processing": {"months": 1}}}));
+    world.append("acme", 30, Some("processing"), "data.read");
+    let start = world.now();
+    for month in [1, 3] {
+        world.go_to(start + Months::new(month));
+        world.append("acme", 30, Some("processing"), "data.read");
+    }
+    world.go_to(world.now() + Duration::from_secs(1));
+    world.settle(2);
+    let dir = world.dir.path().join("store/layers/2024-01.g1");
+    let seal = varve::store::seal::Seal::read(&dir).unwrap().unwrap();
+    varve::store::seal::Seal { records: seal.records + 1, ..seal }.write(&dir).unwrap();
+    let job = world.try_compact(ConfirmClock::Yes);
+    assert_eq!((job.state.as_str(), job.layers_rewritten, job.bodies_left), ("failed", 1, 30), "{job:?}");
+    assert!(
+        job.detail.as_deref().is_some_and(|why| why.contains("2024-01") && why.contains("verify")),
+        "{job:?}"
+    );
+    assert_eq!(world.event("acme", 3)["body"], "present");
+    assert!(dir.exists() && !world.dir.path().join("store/layers/2024-01.g2").exists());
+    seal.write(&dir).unwrap();
+    assert_eq!(world.compact().bodies_left, 30);
+    assert!(!dir.exists(), "the old generation is gone");
+    assert_eq!(world.verify(), 60);
+}
+
+#[test]
+fn a_verification_that_runs_meanwhile_finds_the_certificates() {
+    let mut world = World::new(&["acme"]);
+    world.set("acme", json!({"classes": {"processing": {"months": 1}}}));
+    let start = world.now();
+    for month in 0..6 {
+        world.go_to(start + Months::new(month));
+        world.append("acme", 700, Some("processing"), "data.read");
+    }
+    world.go_to(world.now() + Duration::from_secs(1));
+    world.settle(5);
+    let by = of("acme");
+    let mut shown = world.service().start_verification(&by, "acme").unwrap();
+    assert!(world.compact().bodies_left > 0);
+    while shown.state == "running" {
+        std::thread::sleep(Duration::from_millis(5));
+        shown = world.service().verification(&by, "acme", &shown.id).unwrap();
+    }
+    assert_eq!((shown.state.as_str(), shown.valid), ("done", Some(true)), "{shown:?}");
     world.service().stop().unwrap();
 }
 

@@ -36,6 +36,9 @@ const CLOCK_HELD_MICROS: u64 = 24 * 3600 * 1_000_000;
 /// How far the time that an operator names may be from the server's.
 const CONFIRMED_WITHIN_MICROS: u64 = 10 * 60 * 1_000_000;
 
+/// How far stamps may be ahead of the wall clock where nobody confirms it: entries stamped one after the other.
+const MAX_AHEAD_MICROS: u64 = 5 * 60 * 1_000_000;
+
 /// Jobs that are remembered.
 const MAX_KEPT: usize = 16;
 
@@ -134,7 +137,7 @@ impl Service {
     }
 
     pub(super) fn plan_now(&self) -> Result<CompactionPlan, Error> {
-        let now = self.0.stamps.now();
+        let now = self.expiry_time();
         let mut plan = CompactionPlan {
             at: Micros(now).to_string(),
             clock_held: self.clock_held(),
@@ -198,12 +201,19 @@ impl Service {
     pub(super) fn clock_held(&self) -> bool {
         let steady = self.0.stamps.clock().steady_micros();
         let held = steady.saturating_sub(self.0.compactions.opened_steady);
-        self.0.stamps.anomaly().is_none() && held >= CLOCK_HELD_MICROS
+        let ahead = self.0.stamps.newest().saturating_sub(self.0.stamps.clock().wall_micros());
+        self.0.stamps.anomaly().is_none() && held >= CLOCK_HELD_MICROS && ahead <= MAX_AHEAD_MICROS
+    }
+
+    /// The time that bodies are due by. Stamps never go back, so after a clock that ran ahead they are in the future;
+    /// nothing expires by that, nor by a wall clock that was stepped forward.
+    fn expiry_time(&self) -> u64 {
+        self.0.stamps.now().min(self.0.stamps.clock().wall_micros())
     }
 
     /// The time that the certificates name as confirmed; `None` where the clock has held by itself.
     fn confirmed_clock(&self, confirm: ConfirmClock) -> Result<Option<u64>, Error> {
-        let now = self.0.stamps.now();
+        let now = self.expiry_time();
         let refused = |detail: String| Err(Error::new(ErrorCode::BadRequest, detail).at("/confirm_clock"));
         match confirm {
             ConfirmClock::Yes => Ok(Some(now)),
@@ -368,8 +378,14 @@ fn compact(service: &Service, job: &Arc<Job>, layers: &[LayerId], confirmed: Opt
             }
             Err(error) => {
                 tracing::error!(%layer, %error, "the layer was not compacted");
-                outcome = Err(format!("layer {layer}: {error}"));
-                break;
+                if outcome.is_ok() {
+                    outcome = Err(format!("layer {layer}: {error}"));
+                }
+                // One layer's fault is not another's; a store that has stopped is everybody's.
+                let has_stopped = service.0.store.poison.reason().is_some();
+                if has_stopped || service.0.compactions.stopping.load(Ordering::Acquire) {
+                    break;
+                }
             }
         }
         job.looked_at.fetch_add(1, Ordering::Relaxed);

@@ -112,8 +112,9 @@ impl Service {
                 if step(bytes) { Ok(()) } else { Err(RewriteError::Stopped) }
             })
             .map_err(|error| super::failed(&error))?;
+            // A finished set is 32 KiB at most; one that is being made takes far more.
+            scan.leaving.range_mut((number, 0)..=(number, u16::MAX)).for_each(|(_, leaving)| leaving.close());
         }
-        scan.leaving.values_mut().for_each(Leaving::close);
         Ok(scan)
     }
 }

@@ -5,6 +5,7 @@
 //! again and certifies them once more. After MANIFEST: the old generation is the left-over. At no point is a body
 //! gone that no durable certificate names.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::super::append::{MAX_BATCH_EVENTS, MAX_SUBMISSION_BYTES, internal};
@@ -16,7 +17,9 @@ use crate::event::{Micros, Outcome};
 use crate::ingest::prepare::Prepared;
 use crate::retention::{Certificate, History};
 use crate::store::layer_id::LayerId;
+use crate::store::layers::{LayerError, Layers};
 use crate::store::rewrite::rewrite;
+use crate::store::seal::Seal;
 
 /// How often a certificate is offered to a full queue, and how long between: a minute.
 const TRIES: u32 = 60;
@@ -24,6 +27,21 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
 /// How often a layer is planned anew because a policy changed under it.
 const MAX_PLANS: u32 = 4;
+
+/// A generation that is being made; removed unless it is forgotten.
+struct Unfinished<'a> {
+    layers: &'a Layers,
+    layer: LayerId,
+    dir: &'a Path,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.layers.give_up(self.layer, self.dir) {
+            tracing::warn!(%error, "what was written of the new generation stays until the next start");
+        }
+    }
+}
 
 /// What became of one layer.
 #[derive(Clone, Copy, Default)]
@@ -44,7 +62,7 @@ impl Service {
         step: &mut dyn FnMut(usize) -> bool,
     ) -> Result<Done, Error> {
         for _ in 0..MAX_PLANS {
-            let scan = self.scan_layer(layer, self.0.stamps.now(), step)?;
+            let scan = self.scan_layer(layer, self.expiry_time(), step)?;
             if scan.leaving.is_empty() {
                 return Ok(Done::default());
             }
@@ -68,17 +86,27 @@ impl Service {
         let layers = &store.layers;
         let bytes_before = layers.disk_bytes(scan.layer).map_err(|error| internal(&error))?;
         self.demand_room(bytes_before)?;
-        let (generation, dir, into) = layers.begin_next(scan.layer).map_err(|error| internal(&error))?;
+        let sealed = layers.dirs().into_iter().find(|(id, _)| *id == scan.layer);
+        let sealed = sealed.and_then(|(_, dir)| Seal::read(&dir).transpose()).transpose();
+        let sealed = sealed.map_err(|error| internal(&error))?.ok_or_else(|| {
+            Error::new(
+                ErrorCode::Busy,
+                format!("layer {} is not sealed yet; nothing was changed", scan.layer),
+            )
+        })?;
         let from = layers.get(scan.layer).map_err(|error| internal(&error))?;
+        let (generation, dir, into) = layers.begin_next(scan.layer).map_err(|error| internal(&error))?;
+        let unfinished = Unfinished { layers, layer: scan.layer, dir: &dir };
         let mut leaves = |log: u32, index: u64, record: &crate::store::record::Record| {
             scan.leaves(log, record.class, index)
         };
-        let rewritten =
-            rewrite(store, &from, &into, &dir, &mut leaves, step).map_err(|error| super::failed(&error))?;
+        let rewritten = rewrite(store, &from, &sealed, &into, &dir, &mut leaves, step);
+        // Closed before it is given up or gone over to.
         drop((from, into));
+        let rewritten = rewritten.map_err(|error| super::failed(&error))?;
 
         // From here to the new generation no policy is set: what was due stays due.
-        let _gate = self.0.retention.gate.lock();
+        let gate = self.0.retention.gate.lock();
         let is_unchanged = |(number, policy): (&u32, &Option<u64>)| {
             store.log(*number).is_some_and(|log| log.policy() == *policy)
         };
@@ -86,20 +114,30 @@ impl Service {
             return Ok(None);
         }
         let certificates = self.certify(scan, confirmed)?;
-        layers.go_over(scan.layer, generation).map_err(|error| internal(&error))?;
+        layers.go_over(scan.layer, generation).map_err(|error| {
+            if matches!(error, LayerError::Manifest(_)) {
+                store.poison.set(format!("MANIFEST may or may not name the rewritten layer: {error}"));
+            }
+            internal(&error)
+        })?;
+        std::mem::forget(unfinished);
+        drop(gate);
+        layers.sweep();
         let bytes_after = layers.disk_bytes(scan.layer).map_err(|error| internal(&error))?;
         Ok(Some(Done { bodies: rewritten.left, bytes_before, bytes_after, certificates, is_rewritten: true }))
     }
 
-    /// The new generation is written beside the old one: at most as many bytes again.
+    /// The new generation is written beside the old one: while it is written it takes up to 1.7 times what it holds, and
+    /// those who append are not to feel it.
     fn demand_room(&self, bytes: u64) -> Result<(), Error> {
         let free = self.0.space.free_bytes().map_err(|error| internal(&error))?;
-        if free >= bytes {
+        let needed = bytes.saturating_mul(2).saturating_add(self.0.space.low_water_bytes());
+        if free >= needed {
             return Ok(());
         }
         let detail = format!(
-            "{free} bytes are free and a layer of {bytes} bytes is to be rewritten beside itself; nothing was changed. \
-             Free space or extend the disk."
+            "{free} bytes are free, and {needed} are asked for before a layer of {bytes} bytes is rewritten beside itself; \
+             nothing was changed. Free space or extend the disk."
         );
         Err(Error::new(ErrorCode::StorageFull, detail))
     }

@@ -164,6 +164,11 @@ impl Walk {
         }
     }
 
+    /// Whether bodies are absent that nothing has covered so far.
+    pub(in crate::verify) fn has_uncovered(&self) -> bool {
+        !self.retained.absences.is_empty()
+    }
+
     /// The log has been walked: what is left nothing covers.
     pub(super) fn judge_absent(&mut self, context: &mut Context<'_>) {
         let Context { info, findings, pool, .. } = context;

@@ -684,8 +684,7 @@ fn paths<'a>(tokens: &[Token<'a>]) -> Vec<UsedPath<'a>> {
         let (nested, in_tests) = (modules().count(), modules().any(|name| *name == "tests"));
         let token = tokens[at];
         match token.text {
-            // `+ use<…>` says what a type captures, and imports nothing.
-            "use" if tokens.get(at + 1).is_none_or(|next| next.text != "<") => {
+            "use" if tokens.get(at + 1).is_none_or(|next| next.text != "<") /* `+ use<…>` */ => {
                 let mut leaves = Vec::new();
                 at = use_tree(tokens, at + 1, &[], &mut leaves);
                 found.extend(leaves.into_iter().filter(|leaf| !leaf.is_empty()).map(|segments| UsedPath {

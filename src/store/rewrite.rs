@@ -132,15 +132,11 @@ pub fn rewrite(
         return Err(RewriteError::Damaged { layer: from.id, what });
     }
     into.kv().sync()?;
-    check(store, into, &before, done.records, dir, step)?;
-    let stop = || false;
-    if let Some(seal) = Seal::of(into, &stop)? {
-        seal.write(dir)?;
-    }
+    check(store, into, &before, done.records, dir, step)?.write(dir)?;
     Ok(done)
 }
 
-/// Reads the new generation back and compares what must not have changed.
+/// Reads the new generation back, compares it with what was to be written, and makes its seal.
 fn check(
     store: &Store,
     into: &Layer,
@@ -148,21 +144,25 @@ fn check(
     records: u64,
     dir: &Path,
     step: &mut dyn FnMut(usize) -> bool,
-) -> Result<(), RewriteError> {
+) -> Result<Seal, RewriteError> {
     let mut numbers = Vec::new();
     into.carries(&mut |log, _| numbers.push(log))?;
-    let (mut after, mut count) = (blake3::Hasher::new(), 0);
+    let (mut after, mut content) = (blake3::Hasher::new(), Content::default());
     for number in numbers {
+        let before = content.records;
         each_page(store, into, number, &mut |records, bytes| {
-            records.iter().for_each(|record| add(&mut after, number, record));
-            count += records.len() as u64;
+            for record in records {
+                add(&mut after, number, record);
+                content.add(number, record);
+            }
             if step(bytes) { Ok(()) } else { Err(RewriteError::Stopped) }
         })?;
+        content.logs += u64::from(content.records > before);
     }
-    if count != records || after.finalize() != before.finalize() {
+    if content.records != records || after.finalize() != before.finalize() {
         return Err(RewriteError::Differs { path: dir.to_path_buf() });
     }
-    Ok(())
+    Ok(content.seal(into.id))
 }
 
 /// A record as it is to stand in the new generation: its link says all of the entry.
@@ -212,10 +212,10 @@ fn parts(store: &Store, layer: LayerId) -> BTreeMap<u32, (u64, u64)> {
 }
 
 /// Takes the records of a page, and the bytes that it has in the layer.
-pub type VisitPage<'a> = dyn FnMut(&[Arc<Sequenced>], usize) -> Result<(), RewriteError> + 'a;
+type VisitPage<'a> = dyn FnMut(&[Arc<Sequenced>], usize) -> Result<(), RewriteError> + 'a;
 
 /// Visits the pages of a log in a layer, in order, with the bytes of each. They must follow one another.
-pub fn each_page(
+fn each_page(
     store: &Store,
     layer: &Layer,
     number: u32,
@@ -236,6 +236,33 @@ pub fn each_page(
         expected = Some((end.index + 1, end.link));
         visit(&records, stored.bytes.len())?;
         next = if end.index < MAX_INDEX { layer.first_page_from(number, end.index + 1)? } else { None };
+    }
+    Ok(())
+}
+
+/// Takes a record as it is in its page, with its index.
+pub type VisitRecord<'a> = dyn FnMut(u64, &Record) + 'a;
+
+/// Visits the records of a log in a layer, in order, without chaining them; `step` is told the bytes of each page. What
+/// this finds is looked at again by [`rewrite`].
+pub fn each_record(
+    layer: &Layer,
+    log: &Log,
+    visit: &mut VisitRecord<'_>,
+    step: &mut dyn FnMut(usize) -> bool,
+) -> Result<(), RewriteError> {
+    let number = log.identity.number;
+    let mut next = layer.first_page_from(number, 0)?;
+    while let Some(first) = next {
+        let stored =
+            layer.page_at(number, first)?.ok_or_else(|| damage(log, first, "its page is missing"))?;
+        let page = page::decode(&stored.bytes).map_err(|error| damage(log, first, &error.to_string()))?;
+        let end = first + page.records.len() as u64;
+        (first..).zip(&page.records).for_each(|(index, record)| visit(index, record));
+        if !step(stored.bytes.len()) {
+            return Err(RewriteError::Stopped);
+        }
+        next = if end <= MAX_INDEX { layer.first_page_from(number, end)? } else { None };
     }
     Ok(())
 }

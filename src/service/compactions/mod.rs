@@ -39,6 +39,9 @@ const CONFIRMED_WITHIN_MICROS: u64 = 10 * 60 * 1_000_000;
 /// How far stamps may be ahead of the wall clock where nobody confirms it: entries stamped one after the other.
 const MAX_AHEAD_MICROS: u64 = 5 * 60 * 1_000_000;
 
+/// How far a compaction steps back for others: at 5 the kernel gives a thread a third of the share of one at 0.
+const NICENESS: i32 = 5;
+
 /// Jobs that are remembered.
 const MAX_KEPT: usize = 16;
 
@@ -260,6 +263,7 @@ impl Service {
             move || {
                 // Held for as long as it runs: `stop` waits for it.
                 let Some(inner) = service.upgrade() else { return };
+                yield_to_others();
                 compact(&Service(inner), &job, &layers, confirmed);
             }
         };
@@ -391,6 +395,12 @@ fn compact(service: &Service, job: &Arc<Job>, layers: &[LayerId], confirmed: Opt
         job.looked_at.fetch_add(1, Ordering::Relaxed);
     }
     alarm.0.outcome.lock().get_or_insert(outcome);
+}
+
+/// Who appends and who reads goes before this thread. On Linux a priority is a thread's own; where it cannot be set, the
+/// pace alone holds the compaction back.
+fn yield_to_others() {
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
 }
 
 /// A rewrite that failed, as callers see it.

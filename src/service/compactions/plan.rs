@@ -1,15 +1,15 @@
 //! Planning: what of a closed layer is due, and what stays until when. Reads every record of the layer; changes nothing.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 use super::super::append::internal;
 use super::super::{Error, Service};
 use crate::event::catalog::Class;
 use crate::retention::{Due, History, IndexSet, Pushed, SetBuilder, is_exempt};
 use crate::store::layer_id::LayerId;
-use crate::store::log::{Log, Sequenced};
-use crate::store::rewrite::{RewriteError, each_page};
+use crate::store::log::Log;
+use crate::store::record::Record;
+use crate::store::rewrite::each_record;
 use crate::tlog::chain::FLAG_OWN;
 
 /// Log number and class code.
@@ -103,15 +103,12 @@ impl Service {
             let (policy, upto) = (log.policy(), log.size() - 1);
             let history = self.history(&log)?;
             scan.policies.insert(number, policy);
-            each_page(store, &open, number, &mut |records, bytes| {
-                for record in records {
-                    if !record.record.body.is_empty() {
-                        scan.add(&log, history.as_deref(), record, now, upto);
-                    }
+            let mut look = |index, record: &Record| {
+                if !record.body.is_empty() {
+                    scan.add(&log, history.as_deref(), (index, record), now, upto);
                 }
-                if step(bytes) { Ok(()) } else { Err(RewriteError::Stopped) }
-            })
-            .map_err(|error| super::failed(&error))?;
+            };
+            each_record(&open, &log, &mut look, step).map_err(|error| super::failed(&error))?;
             // A finished set is 32 KiB at most; one that is being made takes far more.
             scan.leaving.range_mut((number, 0)..=(number, u16::MAX)).for_each(|(_, leaving)| leaving.close());
         }
@@ -120,21 +117,28 @@ impl Service {
 }
 
 impl Scan {
-    fn add(&mut self, log: &Arc<Log>, history: Option<&History>, record: &Sequenced, now: u64, upto: u64) {
-        let place = (log.identity.number, record.record.class);
-        let bytes = record.record.body.len() as u64;
-        let is_exempt = record.record.flags & FLAG_OWN != 0
-            && match record.record.body() {
+    fn add(
+        &mut self,
+        log: &Log,
+        history: Option<&History>,
+        (index, record): (u64, &Record),
+        now: u64,
+        upto: u64,
+    ) {
+        let place = (log.identity.number, record.class);
+        let bytes = record.body.len() as u64;
+        let is_exempt = record.flags & FLAG_OWN != 0
+            && match record.body() {
                 Some(Ok(body)) => body.action().is_none_or(is_exempt),
                 // What cannot be read is not for a policy to judge.
                 _ => true,
             };
         let due = history.map_or(Due::Never, |history| {
-            history.due_at(record.record.class, is_exempt, record.index, record.record.recorded_at, upto)
+            history.due_at(record.class, is_exempt, index, record.recorded_at, upto)
         });
         match due {
             Due::At { micros, months } if micros <= now => {
-                self.leaving.entry(place).or_default().add(record.index, bytes, months);
+                self.leaving.entry(place).or_default().add(index, bytes, months);
             }
             Due::At { micros, .. } => self.staying.entry(place).or_default().add(bytes, Some(micros)),
             Due::Never => self.staying.entry(place).or_default().add(bytes, None),

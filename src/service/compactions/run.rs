@@ -114,13 +114,14 @@ impl Service {
             return Ok(None);
         }
         let certificates = self.certify(scan, confirmed)?;
+        // From here on MANIFEST on disk may name it, even where its write fails: only the next open may remove it.
+        std::mem::forget(unfinished);
         layers.go_over(scan.layer, generation).map_err(|error| {
             if matches!(error, LayerError::Manifest(_)) {
                 store.poison.set(format!("MANIFEST may or may not name the rewritten layer: {error}"));
             }
             internal(&error)
         })?;
-        std::mem::forget(unfinished);
         drop(gate);
         layers.sweep();
         let bytes_after = layers.disk_bytes(scan.layer).map_err(|error| internal(&error))?;

@@ -31,6 +31,8 @@ pub mod action {
     pub const RETENTION_EXPIRED: &str = "varve.retention.expired";
     /// A legal hold began.
     pub const HOLD_PLACED: &str = "varve.hold.placed";
+    /// What a legal hold holds of what was there.
+    pub const HOLD_RESOLVED: &str = "varve.hold.resolved";
     /// A legal hold ended.
     pub const HOLD_RELEASED: &str = "varve.hold.released";
     /// Disclosures that left by erasure.
@@ -60,6 +62,10 @@ pub mod action {
     pub const GRANT_USED: &str = "varve.grant.used";
     /// Support access ended.
     pub const GRANT_EXPIRED: &str = "varve.grant.expired";
+    /// The end of a legal hold was asked for.
+    pub const HOLD_RELEASE_REQUESTED: &str = "varve.hold.release_requested";
+    /// The end of a log was asked for.
+    pub const LOG_CLOSE_REQUESTED: &str = "varve.log.close_requested";
     /// Erasure of a person was asked for.
     pub const ERASURE_REQUESTED: &str = "varve.erasure.requested";
     /// A tenant was created.
@@ -74,7 +80,7 @@ pub mod action {
     pub const OPERATOR_KEY_RESET: &str = "varve.operator_key.reset";
 
     /// Own actions of class permanent.
-    pub const PERMANENT: [&str; 12] = [
+    pub const PERMANENT: [&str; 13] = [
         LOG_CREATED,
         LOG_CLOSED,
         LOG_CONTINUED,
@@ -83,6 +89,7 @@ pub mod action {
         RETENTION_POLICY_CHANGED,
         RETENTION_EXPIRED,
         HOLD_PLACED,
+        HOLD_RESOLVED,
         HOLD_RELEASED,
         ERASURE_COMPLETED,
         RESTORE_DETECTED,
@@ -90,7 +97,7 @@ pub mod action {
     ];
 
     /// Own actions of class security.
-    pub const SECURITY: [&str; 16] = [
+    pub const SECURITY: [&str; 18] = [
         SERVICE_STARTED,
         SERVICE_STOPPED,
         SERVICE_DEGRADED,
@@ -101,6 +108,8 @@ pub mod action {
         GRANT_APPROVED,
         GRANT_USED,
         GRANT_EXPIRED,
+        HOLD_RELEASE_REQUESTED,
+        LOG_CLOSE_REQUESTED,
         ERASURE_REQUESTED,
         TENANT_CREATED,
         API_KEY_CREATED,

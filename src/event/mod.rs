@@ -32,7 +32,7 @@ pub use body::{Body, BodyFault, Examined};
 pub use catalog::{Builder, Value};
 pub use invalid::{InvalidEvent, InvalidKind};
 pub use printable::{is_printable, printable};
-pub use seal::{Commitment, Disclosure};
+pub use seal::{Commitment, Disclosure, is_sealed_path};
 pub use tenant::{BadName, Instance, Origin, Tenant};
 pub use term::{Field, terms, token};
 pub use time::{BadTime, Micros};

@@ -91,6 +91,11 @@ impl SealedPath {
     }
 }
 
+/// Whether `path` is the pointer of a part that can be sealed.
+pub fn is_sealed_path(path: &str) -> bool {
+    SealedPath::parse(path).is_some()
+}
+
 /// A commitment, and its text: whoever has both need not decode what a marker says, only compare.
 #[derive(Clone, Copy)]
 pub struct Commitment {

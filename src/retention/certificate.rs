@@ -12,8 +12,8 @@ use crate::event::catalog::{Class, FIRST_OWN_CLASS_CODE};
 use crate::event::{Micros, Value};
 
 /// Which facts such an entry has.
-const FACTS: [&str; 9] =
-    ["layer", "class", "months", "count", "first", "last", "indexes", "policy", "clock_confirmed"];
+const FACTS: [&str; 10] =
+    ["layer", "class", "months", "count", "first", "last", "indexes", "policy", "holds", "clock_confirmed"];
 
 /// Bodies of one class in one month that may go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Certificate {
     pub members: IndexSet,
     /// Index of the entry of the policy in force.
     pub policy: u64,
+    /// Holds in force below it, ascending: none of the members is held by one.
+    pub holds: Vec<u64>,
     /// When an operator confirmed the clock, where that was asked for.
     pub clock_confirmed: Option<Micros>,
 }
@@ -37,7 +39,7 @@ pub struct Certificate {
 impl Certificate {
     /// The facts of the entry.
     pub fn to_facts(&self) -> Vec<(&'static str, Value)> {
-        let [layer, class, months, count, first, last, indexes, policy, clock_confirmed] = FACTS;
+        let [layer, class, months, count, first, last, indexes, policy, holds, clock_confirmed] = FACTS;
         let mut facts = vec![
             (layer, month_text(self.layer).into()),
             (class, format!("{} {}", self.class, self.class_code).into()),
@@ -48,6 +50,9 @@ impl Certificate {
             (indexes, Value::bytes(&self.members.encode())),
             (policy, self.policy.into()),
         ];
+        if !self.holds.is_empty() {
+            facts.push((holds, self.holds.iter().map(|hold| Value::from(*hold)).collect::<Vec<_>>().into()));
+        }
         facts.extend(self.clock_confirmed.map(|at| (clock_confirmed, at.into())));
         facts
     }
@@ -58,7 +63,7 @@ impl Certificate {
     /// The fact that breaks a rule of §4 or §5 by itself. What it says of the log is for who knows the log.
     pub fn from_facts(facts: &Value) -> Result<Certificate, Refusal> {
         let facts = Facts::of(facts, &FACTS)?;
-        let [layer, class, months, count, first, last, indexes, policy, clock_confirmed] = FACTS;
+        let [layer, class, months, count, first, last, indexes, policy, holds, clock_confirmed] = FACTS;
         let wrong = |name: &str, what: &str| Refusal::new(format!("/{name}"), what);
         let (class_name, class_code) = read_class(facts.text(class)?)
             .ok_or_else(|| wrong(class, "`<name> <code>` of a class that can expire"))?;
@@ -79,6 +84,12 @@ impl Certificate {
                 Some(at.ok_or_else(|| wrong(clock_confirmed, "a time as it is kept"))?)
             }
         };
+        let holds = match facts.get(holds) {
+            None => Vec::new(),
+            Some(list) => {
+                read_holds(list).ok_or_else(|| wrong(holds, "indexes that ascend, one at least"))?
+            }
+        };
         let in_range = |months: &u16| (1..=MAX_MONTHS).contains(months);
         Ok(Certificate {
             layer: parse_month(facts.text(layer)?).ok_or_else(|| wrong(layer, "a month like 2026-10"))?,
@@ -90,12 +101,18 @@ impl Certificate {
                 .ok_or_else(|| wrong(months, "1 to 1,200"))?,
             members,
             policy: facts.number(policy)?,
+            holds,
             clock_confirmed,
         })
     }
 }
 
 /// Name and code of a class that can expire; the name of a built-in one is known, that of a tenant's own is not.
+fn read_holds(list: &Value) -> Option<Vec<u64>> {
+    let holds: Vec<u64> = list.as_list()?.iter().map(Value::as_number).collect::<Option<_>>()?;
+    (!holds.is_empty() && holds.is_sorted_by(|one, other| one < other)).then_some(holds)
+}
+
 fn read_class(text: &str) -> Option<(&str, u16)> {
     let (name, code) = text.split_once(' ')?;
     let code = decimal(code)?;
@@ -124,6 +141,7 @@ mod tests {
             months: 84,
             members: set.finish().unwrap(),
             policy: 9,
+            holds: vec![7, 8],
             clock_confirmed: Some(Micros(1_793_491_140_000_000)),
         }
     }
@@ -161,7 +179,8 @@ mod tests {
             Certificate::from_facts(&Value::Object(facts)).map(drop).map_err(|fault| fault.pointer)
         };
         for name in FACTS {
-            let absent = if name == "clock_confirmed" { Ok(()) } else { Err(format!("/{name}")) };
+            let absent =
+                if ["holds", "clock_confirmed"].contains(&name) { Ok(()) } else { Err(format!("/{name}")) };
             assert_eq!(with(name, None), absent);
             assert_eq!(with(name, Some(true.into())), Err(format!("/{name}")));
         }
@@ -180,6 +199,8 @@ mod tests {
             ("last", 901u64.into()),
             ("indexes", "AA".into()),
             ("indexes", "AAA=".into()),
+            ("holds", Vec::<Value>::new().into()),
+            ("holds", vec![Value::from(8u64), 7u64.into()].into()),
             ("clock_confirmed", "2026-10-31T23:59:00Z".into()),
         ] {
             assert_eq!(with(name, Some(value)), Err(format!("/{name}")), "{name}");

@@ -1,20 +1,25 @@
 //! Retention as far as it is arithmetic: what a policy says, when a body is due, what a certificate names
-//! (docs/format/retention.md). Pure: no store, no clock, no I/O.
+//! (docs/format/retention.md, holds.md, erasure.md). Pure: no store, no clock, no I/O.
 //!
 //! Reading order: months of the calendar (`months`), what is kept how long (`policy`), how that is changed (`change`),
-//! what a log's policies say of one body (`history`), sets of indexes (`set`), what lets bodies go (`certificate`).
+//! what a log's policies say of one body (`history`), sets of indexes (`set`), what lets bodies go (`certificate`), what
+//! keeps them all the same (`hold`), what lets a person's values go (`erasure`).
 
 mod certificate;
 mod change;
+mod erasure;
 mod facts;
 mod history;
+mod hold;
 mod months;
 mod policy;
 mod set;
 
 pub use certificate::Certificate;
 pub use change::{MAX_CHANGE_BYTES, PolicyChange};
+pub use erasure::{ErasureCertificate, MAX_DISCLOSURES_BYTES};
 pub use history::{Due, History, is_exempt};
+pub use hold::{Hold, HoldKind, MAX_HOLDS, PlacedHold, ReleasedHold, ResolvedHold};
 pub use months::{MAX_MONTHS, add_months, month_code, month_text, parse_month};
 pub use policy::{
     ClassTerm, ClassView, MAX_CLASSES, MAX_POLICY_BYTES, MAX_RULES, Policy, PolicyView, Previous,

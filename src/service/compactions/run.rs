@@ -160,6 +160,7 @@ impl Service {
                     months,
                     members: set.clone(),
                     policy: log.policy().unwrap_or_default(),
+                    holds: Vec::new(),
                     clock_confirmed: confirmed.map(Micros),
                 };
                 let event = certificate.to_facts().into_iter().fold(

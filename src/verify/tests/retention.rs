@@ -73,6 +73,7 @@ impl Keeping {
             months,
             members: set.finish().unwrap(),
             policy: self.policies.last().map_or(1, |(index, _)| *index),
+            holds: Vec::new(),
             clock_confirmed: None,
         }
     }

@@ -68,6 +68,10 @@ pub mod action {
     pub const LOG_CLOSE_REQUESTED: &str = "varve.log.close_requested";
     /// Erasure of a person was asked for.
     pub const ERASURE_REQUESTED: &str = "varve.erasure.requested";
+    /// Another key agreed to an erasure.
+    pub const ERASURE_APPROVED: &str = "varve.erasure.approved";
+    /// Nothing of an erasure is in the data directory any more.
+    pub const ERASURE_DONE: &str = "varve.erasure.done";
     /// A tenant was created.
     pub const TENANT_CREATED: &str = "varve.tenant.created";
     /// An API key was created.
@@ -97,7 +101,7 @@ pub mod action {
     ];
 
     /// Own actions of class security.
-    pub const SECURITY: [&str; 18] = [
+    pub const SECURITY: [&str; 20] = [
         SERVICE_STARTED,
         SERVICE_STOPPED,
         SERVICE_DEGRADED,
@@ -111,6 +115,8 @@ pub mod action {
         HOLD_RELEASE_REQUESTED,
         LOG_CLOSE_REQUESTED,
         ERASURE_REQUESTED,
+        ERASURE_APPROVED,
+        ERASURE_DONE,
         TENANT_CREATED,
         API_KEY_CREATED,
         API_KEY_REVOKED,

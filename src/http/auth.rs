@@ -36,6 +36,8 @@ pub(crate) enum Needs {
     ScopeOrOperator(Scope),
     /// Any key of the tenant, or the operator.
     AnyKeyOrOperator,
+    /// Any key, of whichever tenant: the service knows what it is for.
+    KnownKey,
     /// A key with this scope, of whichever tenant: the body says which, and the service checks each.
     ScopeAnywhere(Scope),
 }
@@ -63,6 +65,10 @@ permissions! {
     ToAdminister = Needs::ScopeOrOperator(Scope::Admin);
     /// Retention is read and set.
     ToRetain = Needs::Scope(Scope::Retention);
+    /// Holds are placed, listed, released.
+    ToHold = Needs::Scope(Scope::Hold);
+    /// Persons are erased.
+    ToErase = Needs::Scope(Scope::Erase);
     /// What the tenant looks like from outside.
     ToLook = Needs::AnyKeyOrOperator;
 }
@@ -192,7 +198,7 @@ fn may_pass(principal: &Principal, needs: Needs, tenant: Option<&str>) -> Result
     let is_operator = principal.is_operator();
     let Some(tenant) = tenant else {
         return match (needs, is_operator) {
-            (Needs::Nothing, _) | (Needs::Operator, true) => Ok(()),
+            (Needs::Nothing | Needs::KnownKey, _) | (Needs::Operator, true) => Ok(()),
             (Needs::ScopeAnywhere(scope), _) if principal.scopes.has(scope) => Ok(()),
             (Needs::ScopeAnywhere(scope), _) => Err(forbidden(scope.name())),
             _ => Err(forbidden("operator")),
@@ -213,7 +219,7 @@ fn may_pass(principal: &Principal, needs: Needs, tenant: Option<&str>) -> Result
     }
     match needs {
         Needs::Nothing | Needs::AnyKeyOrOperator => Ok(()),
-        Needs::Operator | Needs::ScopeAnywhere(_) => Err(forbidden("operator")),
+        Needs::Operator | Needs::KnownKey | Needs::ScopeAnywhere(_) => Err(forbidden("operator")),
         Needs::Scope(scope) | Needs::ScopeOrOperator(scope) if principal.scopes.has(scope) => Ok(()),
         Needs::Scope(scope) | Needs::ScopeOrOperator(scope) => Err(forbidden(scope.name())),
     }

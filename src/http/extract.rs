@@ -195,11 +195,24 @@ pub(crate) async fn read_json<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, Error> {
+    let held = read_json_body(app, headers, body, MAX_SMALL_BYTES).await?;
+    serde_json::from_slice(held.bytes()).map_err(|error| json_error(&error))
+}
+
+/// Takes a body that is sent as JSON, unread.
+///
+/// # Errors
+/// As [`read_body`]; 415 where it is sent as something else.
+pub(crate) async fn read_json_body(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<Held, Error> {
     if media_type(headers)? != Media::Json {
         return Err(Error::new(ErrorCode::UnsupportedMediaType, "send `Content-Type: application/json`"));
     }
-    let held = read_body(app, headers, body, MAX_SMALL_BYTES).await?;
-    serde_json::from_slice(held.bytes()).map_err(|error| json_error(&error))
+    read_body(app, headers, body, limit).await
 }
 
 /// Where JSON cannot be read. serde_json's own text can quote a value, so only the place is told.

@@ -11,7 +11,7 @@ use super::auth::{Needs, guard};
 use super::error::Problem;
 use super::openapi::Operation;
 use super::routes::{
-    compactions, description, events, health, keys, log, metrics, retention, tenants, verifications,
+    approvals, compactions, description, erasures, events, health, holds, keys, log, metrics, retention, tenants, verifications,
 };
 use super::{App, HttpLimits};
 use crate::service::{ErrorCode, Scope, Service};
@@ -38,6 +38,12 @@ const CONSISTENCY: &str = "/v1/tenants/{tenant}/log/consistency";
 const VERIFY: &str = "/v1/tenants/{tenant}/verify";
 const VERIFICATION: &str = "/v1/tenants/{tenant}/verify/{id}";
 const RETENTION: &str = "/v1/tenants/{tenant}/retention";
+const HOLDS: &str = "/v1/tenants/{tenant}/holds";
+const HOLD: &str = "/v1/tenants/{tenant}/holds/{id}";
+const ERASURES: &str = "/v1/tenants/{tenant}/erasures";
+const ERASURE: &str = "/v1/tenants/{tenant}/erasures/{id}";
+const CLOSE: &str = "/v1/tenants/{tenant}/close";
+const APPROVAL: &str = "/v1/approvals/{id}";
 const COMPACTIONS: &str = "/v1/compactions";
 const COMPACTION: &str = "/v1/compactions/{id}";
 const TILE: &str = "/v1/tenants/{tenant}/log/tile/{*tile}";
@@ -54,6 +60,9 @@ pub(crate) fn table() -> Vec<Route> {
     let read = Needs::Scope(Scope::Read);
     let verify = Needs::Scope(Scope::Verify);
     let retain = Needs::Scope(Scope::Retention);
+    let hold = Needs::Scope(Scope::Hold);
+    let erase = Needs::Scope(Scope::Erase);
+    let known = Needs::KnownKey;
     vec![
         route("POST",   TENANTS,           operator, post(tenants::create),          tenants::CREATE),
         route("GET",    TENANTS,           operator, get(tenants::list),             tenants::LIST),
@@ -74,6 +83,14 @@ pub(crate) fn table() -> Vec<Route> {
         route("GET",    VERIFICATION,      verify,   get(verifications::show),       verifications::SHOW),
         route("GET",    RETENTION,         retain,   get(retention::show),           retention::SHOW),
         route("PUT",    RETENTION,         retain,   put(retention::set),            retention::SET),
+        route("POST",   HOLDS,             hold,     post(holds::place),             holds::PLACE),
+        route("GET",    HOLDS,             hold,     get(holds::list),               holds::LIST),
+        route("DELETE", HOLD,              hold,     delete(holds::release),         holds::RELEASE),
+        route("POST",   ERASURES,          erase,    post(erasures::request),        erasures::REQUEST),
+        route("GET",    ERASURES,          erase,    get(erasures::list),            erasures::LIST),
+        route("GET",    ERASURE,           erase,    get(erasures::show),            erasures::SHOW),
+        route("POST",   CLOSE,             admin,    post(tenants::close),           tenants::CLOSE),
+        route("POST",   APPROVAL,          known,    post(approvals::approve),       approvals::APPROVE),
         route("POST",   COMPACTIONS,       operator, post(compactions::start),       compactions::START),
         route("GET",    COMPACTION,        operator, get(compactions::show),         compactions::SHOW),
         route("GET",    "/healthz",        nothing,  get(health::healthz),           health::HEALTHZ),
@@ -135,7 +152,7 @@ mod tests {
     fn only_the_health_of_the_server_is_told_without_a_key() {
         for route in table() {
             assert_eq!(route.needs == Needs::Nothing, !route.path.starts_with("/v1/"), "{}", route.path);
-            if matches!(route.needs, Needs::Operator | Needs::ScopeAnywhere(_)) {
+            if matches!(route.needs, Needs::Operator | Needs::ScopeAnywhere(_) | Needs::KnownKey) {
                 assert!(!route.path.contains("{tenant}"), "{}", route.path);
             } else if route.needs != Needs::Nothing {
                 // The guard finds the tenant by this name; without it every key would be the operator's.

@@ -157,5 +157,6 @@ pub(super) fn snapshot(store: &Store, stamps: &Stamps) -> State {
             .map(|log| (log.identity.number, LogState { identity: log.identity.clone(), head: log.head() }))
             .collect(),
         api_keys: store.api_keys().into_iter().map(|key| (key.id.clone(), key)).collect(),
+        erasures: store.erasures(),
     }
 }

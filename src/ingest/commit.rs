@@ -112,6 +112,7 @@ impl Committer {
             }
         }
         group.rotations.iter().for_each(|(log, index, key)| payload.rotation(*log, *index, key));
+        group.erasures.iter().for_each(|(log, index, phase)| payload.erasure(*log, *index, *phase));
         let records: Vec<Arc<Sequenced>> = records.into_iter().map(|(_, record)| record).collect();
         #[cfg(feature = "unsafe-ack-before-journal")]
         let replies = if group.new_logs.is_empty() && group.api_keys.is_empty() {
@@ -135,6 +136,9 @@ impl Committer {
         self.progress.committed(Some(frame));
         group.new_logs.into_iter().for_each(|log| self.store.add_log(log));
         group.api_keys.into_iter().for_each(|key| self.store.put_api_key(key));
+        for (log, index, phase) in group.erasures {
+            self.store.put_erasure(log, index, phase);
+        }
         let mut runs = Vec::with_capacity(group.logs.len());
         for ((log, records), key) in group.logs.into_iter().zip(by_slot).zip(group.keys_after) {
             let tiles = log.publish(layer, &records, key);

@@ -18,6 +18,7 @@ use crate::journal::Writer;
 use crate::process::watchdog::Watchdog;
 use crate::store::apply::Applier;
 use crate::store::keyfile::LogSigner;
+use crate::store::matcher::Matcher;
 use crate::store::poison::Poison;
 use crate::store::read::Store;
 use crate::telemetry::Telemetry;
@@ -52,9 +53,10 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts the three threads. They count into `telemetry`.
+    /// Starts the three threads. They count into `telemetry`. `holds` are those in force that extend: log, index, what they look for.
     pub fn start(
         store: &Arc<Store>,
+        holds: Vec<(u32, u64, Matcher)>,
         applier: Applier,
         journal: Writer,
         signers: &HashMap<[u8; 32], Arc<LogSigner>>,
@@ -76,6 +78,9 @@ impl Pipeline {
             if let Some(signer) = signers.get(&head.key) {
                 planner.add(log, &head, signer.clone());
             }
+        }
+        for (log, hold, matcher) in holds {
+            planner.add_hold(log, hold, matcher);
         }
         let sequencer = Sequencer {
             store: store.clone(),

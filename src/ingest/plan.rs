@@ -11,8 +11,9 @@ use crate::store::layer_id::LayerId;
 use crate::store::log::{IndexKeys, Log};
 use crate::store::recent::{Claim, Claims};
 use crate::store::record::Record;
-use crate::store::state::{ApiKey, Head, LogIdentity};
-use crate::tlog::chain;
+use crate::store::matcher::Matcher;
+use crate::store::state::{ApiKey, ErasurePhase, Head, LogIdentity};
+use crate::tlog::chain::{self, FLAG_HELD, FLAG_OWN};
 use crate::tlog::hash::Hash;
 use crate::tlog::key::{KeyId, Signature, Signer as _};
 
@@ -30,6 +31,10 @@ pub struct PlannedHead {
     pub signer: Arc<LogSigner>,
     /// Its key id.
     pub key_id: KeyId,
+    /// Holds that extend: index and what they look for.
+    pub holds: Vec<(u64, Matcher)>,
+    /// Whether only Varve's own entries are taken.
+    pub is_closed: bool,
 }
 
 /// A record that has its place but no signature yet.
@@ -77,6 +82,8 @@ pub struct Group {
     pub api_keys: Vec<ApiKey>,
     /// Keys that changed: log, index of the first entry they sign, public key.
     pub rotations: Vec<(u32, u64, [u8; 32])>,
+    /// Erasures that came further: log, index of the entry that asked, phase.
+    pub erasures: Vec<(u32, u64, ErasurePhase)>,
     /// Bytes of bodies and records.
     pub bytes: usize,
     slots: HashMap<u32, usize>,
@@ -105,8 +112,17 @@ impl Planner {
             recorded_at: head.recorded_at,
             signer,
             key_id,
+            holds: Vec::new(),
+            is_closed: head.closed.is_some(),
         };
         self.heads.insert(number, planned);
+    }
+
+    /// Makes a hold known that is in force and extends.
+    pub fn add_hold(&mut self, log: u32, hold: u64, matcher: Matcher) {
+        if let Some(head) = self.heads.get_mut(&log) {
+            head.holds.push((hold, matcher));
+        }
     }
 
     /// The latest stamp that a submission would be given at `now`.
@@ -132,7 +148,14 @@ impl Planner {
         now: u64,
         frame: u64,
     ) -> Vec<Answer> {
-        let decisions = decide(claims, &submission);
+        let mut decisions = decide(claims, &submission);
+        for (item, decision) in submission.items.iter().zip(&mut decisions) {
+            // Whoever looks again finds the log closed.
+            let is_closed = self.heads.get(&item.log).is_some_and(|head| head.is_closed);
+            if is_closed && item.flags & FLAG_OWN == 0 {
+                *decision = Claim::LookAgain;
+            }
+        }
         if submission.atomic && decisions.contains(&Claim::LookAgain) {
             let answer = |decision| match decision {
                 Claim::LookAgain => Answer::Decided(Placed::LookAgain),
@@ -142,6 +165,7 @@ impl Planner {
         }
         let mut rotations = Vec::new();
         let mut api_keys = Vec::new();
+        let mut behind = Vec::new();
         for control in submission.controls {
             match control {
                 Control::CreateLog { identity, signer } => {
@@ -151,6 +175,7 @@ impl Planner {
                 }
                 Control::ApiKey(key) => api_keys.push(key),
                 Control::RotateKey { log, signer } => rotations.push((log, signer)),
+                control => behind.push(control),
             }
         }
         let mut answers: Vec<Answer> = Vec::with_capacity(submission.items.len());
@@ -168,6 +193,9 @@ impl Planner {
         }
         for (log, signer) in rotations {
             self.rotate(group, log, signer);
+        }
+        for control in behind {
+            self.take(group, control, first_index.unwrap_or(0));
         }
         for mut key in api_keys {
             if key.entry_index == u64::MAX {
@@ -188,11 +216,13 @@ impl Planner {
     ) -> usize {
         let head = self.heads.get_mut(&item.log).expect("a caller holds the log, so it is known here");
         let slot = group.slot(head);
+        let recorded_at = now.max(head.recorded_at + 1);
+        let is_held = head.holds.iter().any(|(_, matcher)| matcher.matches(&item.keys, recorded_at));
         let record = Record {
-            recorded_at: now.max(head.recorded_at + 1),
+            recorded_at,
             key_id: head.key_id,
             class: item.class,
-            flags: item.flags,
+            flags: item.flags | if is_held { FLAG_HELD } else { 0 },
             event: item.event,
             signature: Signature([0; 64]),
             body: item.body,
@@ -220,6 +250,27 @@ impl Planner {
         group.records.len() - 1
     }
 
+    /// Takes in what a submission changes for what comes behind it; `first` is the index of its first item.
+    fn take(&mut self, group: &mut Group, control: Control, first: u64) {
+        match control {
+            Control::PlaceHold { log, matcher: Some(matcher) } => self.add_hold(log, first, matcher),
+            Control::ReleaseHold { log, hold } => {
+                if let Some(head) = self.heads.get_mut(&log) {
+                    head.holds.retain(|(index, _)| *index != hold);
+                }
+            }
+            Control::CloseLog { log } => {
+                if let Some(head) = self.heads.get_mut(&log) {
+                    head.is_closed = true;
+                }
+            }
+            Control::Erasure { log, index, phase } => {
+                group.erasures.push((log, if index == u64::MAX { first } else { index }, phase));
+            }
+            _ => {}
+        }
+    }
+
     fn rotate(&mut self, group: &mut Group, log: u32, signer: Arc<LogSigner>) {
         let identity = &self.heads[&log].log.identity;
         let key_id = self.key_id(identity, &signer);
@@ -243,6 +294,7 @@ impl Group {
             && self.new_logs.is_empty()
             && self.api_keys.is_empty()
             && self.rotations.is_empty()
+            && self.erasures.is_empty()
     }
 
     /// Newest stamp in the group.

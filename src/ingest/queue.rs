@@ -13,7 +13,8 @@ use super::progress::Progress;
 use crate::store::keyfile::LogSigner;
 use crate::store::log::Sequenced;
 use crate::store::poison::Poison;
-use crate::store::state::{ApiKey, LogIdentity};
+use crate::store::matcher::Matcher;
+use crate::store::state::{ApiKey, ErasurePhase, LogIdentity};
 use crate::telemetry::Moment;
 
 /// Most events parsed, queued, planned or on their way to disk, unless said otherwise: half a second of what two cores sign.
@@ -48,6 +49,34 @@ pub enum Control {
     },
     /// An API key made or changed. Its `entry_index` becomes the index of the first item when it is `u64::MAX`.
     ApiKey(ApiKey),
+    /// The first item of this log places a hold: what matches behind it is flagged.
+    PlaceHold {
+        /// The log.
+        log: u32,
+        /// What it looks for; `None` where it does not extend.
+        matcher: Option<Matcher>,
+    },
+    /// The first item of this log releases a hold, for what comes behind it.
+    ReleaseHold {
+        /// The log.
+        log: u32,
+        /// The hold.
+        hold: u64,
+    },
+    /// The first item of this log closes it: behind it only Varve's own entries are taken.
+    CloseLog {
+        /// The log.
+        log: u32,
+    },
+    /// How far an erasure is. Its `index` becomes that of the first item when it is `u64::MAX`.
+    Erasure {
+        /// The log.
+        log: u32,
+        /// Index of the entry that asked for it.
+        index: u64,
+        /// What it comes to.
+        phase: ErasurePhase,
+    },
     /// From the entry after the last item of this log on, this key signs.
     RotateKey {
         /// The log.

@@ -4,7 +4,9 @@ use std::fmt;
 
 use crate::event::catalog::Class;
 use crate::event::limits::{MAX_ACTION_CHARS, MAX_TEXT_CHARS};
-use crate::event::{Body, Field, Micros, Outcome, is_class, is_id, terms};
+use crate::event::{Body, Field, Micros, Outcome, is_class, is_id, terms, token};
+use crate::store::matcher::Matcher;
+use crate::store::read::short_token;
 use crate::store::record::Record;
 
 /// The members of a query as they arrive: text under the names of the HTTP interface. Those of a filter are
@@ -172,6 +174,26 @@ impl Filter {
             }
         });
         missing == 0
+    }
+
+    /// The filter as what is appended to a log is held against.
+    pub fn matcher(&self, index_key: &[u8; 32]) -> Matcher {
+        let mut matcher = Matcher {
+            since: self.since,
+            until: self.until,
+            occurred_since: self.occurred_since,
+            occurred_until: self.occurred_until,
+            ..Matcher::default()
+        };
+        for (field, value) in self.terms() {
+            let token = token(index_key, field, value);
+            match field {
+                Field::Id => matcher.id = Some(token),
+                Field::RequestId => matcher.request_id = Some(token),
+                _ => matcher.terms.push(short_token(&token)),
+            }
+        }
+        matcher
     }
 
     /// Whether anything is asked for but `since` and `until`, which bound a range of indexes.

@@ -218,6 +218,11 @@ impl Hold {
         self.is_resolved
     }
 
+    /// How many of the entries that list its members were taken in.
+    pub fn parts_read(&self) -> u64 {
+        self.parts_read
+    }
+
     /// Number of members that are listed.
     pub fn listed(&self) -> u64 {
         self.lists.iter().map(|set| set.len()).sum()

@@ -6,6 +6,7 @@ use super::admit::{
     Item, Submitted, admit, answer_repeats_in_batch, classify, find_repeats_in_batch, id_conflict, placed_in,
 };
 use super::view::{Receipt, receipt};
+use super::tenants::demand_open;
 use super::{Error, ErrorCode, Principal, Scope, Service};
 use crate::event::Event;
 use crate::ingest::prepare::{Prepared, prepare};
@@ -77,8 +78,9 @@ impl Service {
         .await
     }
 
-    /// As [`classify`], by the policy of the log.
+    /// As [`classify`], by the policy of the log, which must be open.
     fn classify(&self, log: &Log, event: &mut Event) -> Result<u16, Error> {
+        demand_open(log)?;
         let history = self.history(log)?;
         let policy = history.as_ref().and_then(|history| history.newest());
         classify(event, policy.map(|(_, policy)| policy))

@@ -113,6 +113,12 @@ fn keep_up(rounds: &Rounds, compaction_hours: u64, stopping: &AtomicBool) {
         merge_ids(&service.0, stopping);
         seal_closed_layers(&service.0, stopping, &mut unsealable);
         service.0.store.layers.sweep();
+        if let Err(error) = service.resolve_holds()
+            && error.code != super::ErrorCode::Busy
+        {
+            tracing::error!(%error, "the members of a hold are not listed yet; until then it holds all that was there");
+        }
+        service.begin_erasures();
         // A clock that has not held is waited for; nothing is missed by that.
         let now = service.0.stamps.clock().steady_micros();
         let due = *compacted.get_or_insert(now) + wait.unwrap_or(u64::MAX / 2);

@@ -2,15 +2,19 @@
 //!
 //! Reading order: `open` (init, open, stop), `tenants` and `keys` (who there is), `admit`, `append`, `read`, `system`
 //! (what Varve writes of itself), `refused` (keys that were turned away), `verifications` (a log read through, as a job),
-//! `retention` (policies), `compactions` (what is due leaves),
+//! `retention` (policies), `compactions` (what is due leaves), `holds` (what stays all the same), `erasures` (a person
+//! leaves), `approvals` (acts of two keys),
 //! `checkpoints` (what was signed), `observe` (metrics, readiness), `view` (what callers see).
 
 pub mod checkpoints;
 
 mod admit;
 mod append;
+mod approvals;
 mod compactions;
+mod erasures;
 mod error;
+mod holds;
 mod housekeeper;
 mod keys;
 mod observe;
@@ -18,6 +22,7 @@ mod open;
 mod read;
 mod refused;
 mod retention;
+mod rewriting;
 mod system;
 mod tenants;
 mod verifications;
@@ -39,12 +44,14 @@ pub use append::BatchMode;
 pub use compactions::{
     BYTES_PER_SECOND, CompactionPlan, CompactionView, ConfirmClock, LayerPlan, LeavingView, StayingView,
 };
+pub use erasures::{Asked, BACKUP_DAYS, MAX_ERASURE_BYTES};
 pub use error::{Error, ErrorCode};
+pub use holds::MAX_HOLD_BYTES;
 pub use observe::STALL_LIMIT;
 pub use open::{Initialised, OpenOptions};
 pub use retention::FLOOR_MONTHS;
 pub use view::{
-    Committed, DisclosureView, FindingView, KeyInfo, NewKey, QueryPage, Receipt, RecordView, RetentionView,
+    ApprovalView, Committed, DisclosureView, ErasureView, FindingView, HoldView, KeyInfo, NewKey, QueryPage, Receipt, RecordView, RetentionView,
     TenantInfo, VerificationView,
 };
 
@@ -89,6 +96,9 @@ struct Inner {
     sealing: Mutex<()>,
     retention: retention::Retention,
     compactions: compactions::Compactions,
+    holds: holds::Holds,
+    approvals: approvals::Approvals,
+    erasures: erasures::Erasures,
     /// Given up at stop, so that another process may open the directory while this object still exists.
     lock: Mutex<Option<DirLock>>,
 }

@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::checkpoints::SignedCheckpoints;
 use super::compactions::{BYTES_PER_SECOND, Compactions};
+use super::erasures::{BACKUP_DAYS, Erasures};
 use super::housekeeper::Housekeeper;
 use super::read::QUERY_TIME;
 use super::refused::RefusedUses;
@@ -57,6 +58,10 @@ pub struct OpenOptions {
     pub compaction_bytes_per_second: u64,
     /// Hours between compactions that begin by themselves; 0 is none.
     pub compaction_hours: u64,
+    /// Whether the erasure of a person needs two keys.
+    pub erasure_needs_approval: bool,
+    /// Days that backups are kept: an erasure says until when they still hold what it took.
+    pub backup_days: u16,
     /// The store below.
     pub backend: Arc<dyn Backend>,
     /// The clocks.
@@ -81,6 +86,8 @@ impl Default for OpenOptions {
             retention_floor_months: FLOOR_MONTHS,
             compaction_bytes_per_second: BYTES_PER_SECOND,
             compaction_hours: 0,
+            erasure_needs_approval: false,
+            backup_days: BACKUP_DAYS,
             backend: Arc::new(SledBackend::new(Watchdog::aborting())),
             clock: Arc::new(SystemClock),
             journal: journal::Options::default(),
@@ -192,8 +199,10 @@ impl Service {
         options.telemetry.write().know_codes(ErrorCode::ALL.map(ErrorCode::as_str));
         options.telemetry.http().know_codes(ErrorCode::ALL.map(ErrorCode::as_str));
         options.telemetry.keys().know_reasons(super::refused::reasons());
+        let restored = super::holds::restore(&recovered.store)?;
         let pipeline = Pipeline::start(
             &recovered.store,
+            restored.matchers,
             recovered.applier,
             recovered.journal,
             &recovered.signers,
@@ -224,6 +233,9 @@ impl Service {
             sealing: Mutex::new(()),
             retention: Retention::new(options.retention_floor_months),
             compactions: Compactions::new(options.compaction_bytes_per_second, options.clock.steady_micros()),
+            holds: restored.holds,
+            approvals: Default::default(),
+            erasures: Erasures::new(options.erasure_needs_approval, options.backup_days),
             housekeeper: Mutex::new(None),
             lock: Mutex::new(Some(recovered.lock)),
         }));
@@ -253,6 +265,7 @@ impl Service {
         drop(housekeeper);
         self.0.verifications.stop();
         self.0.compactions.stop();
+        self.0.erasures.stop();
         // Whatever becomes of the entry, the threads end before the lock is given up.
         let written = match self.0.store.poison.reason() {
             None => {

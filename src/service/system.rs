@@ -1,6 +1,8 @@
 //! What Varve writes of itself: genesis entries, starts and stops, keys, the heartbeat with the map of logs.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::append::submit_error;
 use super::{Error, ErrorCode, Service};
@@ -13,6 +15,10 @@ use crate::store::read::{map_leaf, origin_of};
 use crate::store::state::LogIdentity;
 use crate::tlog::hash::Hash;
 use crate::tlog::merkle::Frontier;
+
+/// How often entries are offered to a full queue, and how long between: a minute.
+const TRIES: u32 = 60;
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
 /// Size and root of the map of all logs.
 pub(super) struct LogMap {
@@ -50,6 +56,27 @@ impl Service {
                 )),
             })
             .collect()
+    }
+
+    /// Writes entries of Varve's own, again while the queue is full: then nothing of them was stored. Ends early when the
+    /// server stops.
+    pub(super) fn write_patiently(
+        &self,
+        items: Vec<Prepared>,
+        controls: impl Fn() -> Vec<Control>,
+    ) -> Result<Vec<Arc<Sequenced>>, Error> {
+        for _ in 0..TRIES {
+            match self.write_own(items.clone(), controls()) {
+                Err(error)
+                    if error.code == ErrorCode::Busy && !self.0.stopping.load(Ordering::Acquire) =>
+                {
+                    std::thread::sleep(BETWEEN_TRIES);
+                }
+                outcome => return outcome,
+            }
+        }
+        let detail = "the queue stayed full for a minute; the entries were not written and nothing was changed";
+        Err(Error::new(ErrorCode::Busy, detail))
     }
 
     /// Appends one event to the instance's own log.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::approvals::Act;
 use super::system::{genesis, own};
-use super::view::{TenantInfo, base64url};
+use super::view::{ApprovalView, TenantInfo, base64url};
 use super::{Error, ErrorCode, Principal, Scope, Service, no_such_tenant, random};
 use crate::event::catalog::{Builder, Value, action};
 use crate::event::{Outcome, Tenant};
@@ -151,8 +152,54 @@ impl Service {
         Ok(key.vkey(&origin))
     }
 
+    /// Asks for the end of a tenant's log: no event is taken after it, and what is there stays for as long as its policy
+    /// says. `size` is that of the log when it was taken away; another key must approve it.
+    pub fn close_tenant(&self, by: &Principal, tenant: &str, size: u64) -> Result<ApprovalView, Error> {
+        let log = self.log_for(by, tenant, Scope::Admin)?;
+        if tenant == Tenant::SYSTEM {
+            let detail = "Varve's own log is never closed; nothing was changed. Name a tenant.";
+            return Err(Error::new(ErrorCode::BadRequest, detail));
+        }
+        demand_open(&log)?;
+        demand_taken(&log, size)?;
+        self.ask_approval(by, &log, Act::CloseLog { size: size + 1 }, |event| event.fact("size", size))
+    }
+
+    /// Closes a log that two keys agreed on.
+    pub(super) fn close_now(&self, log: &Log, size: u64, asked: &str, approved: &str) -> Result<(), Error> {
+        demand_open(log)?;
+        demand_taken(log, size)?;
+        let event = Builder::new(action::LOG_CLOSED, Outcome::Success)
+            .fact("size", log.size())
+            .actor("api_key", asked)
+            .metadata("approved_by", approved);
+        self.write_own(vec![own(log, event)?], vec![Control::CloseLog { log: log.identity.number }]).map(drop)
+    }
+
     /// The scope check of a request that needs no log.
     pub fn require(&self, by: &Principal, tenant: &str, scope: Scope) -> Result<(), Error> {
         self.log_for(by, tenant, scope).map(drop)
     }
+}
+
+/// Refuses what a closed log does not take.
+pub(super) fn demand_open(log: &Log) -> Result<(), Error> {
+    if log.is_closed() {
+        let detail = "the tenant's log is closed: it takes no events, and can be read; nothing was changed";
+        return Err(Error::new(ErrorCode::Gone, detail));
+    }
+    Ok(())
+}
+
+/// A log is closed by who has all of it.
+fn demand_taken(log: &Log, size: u64) -> Result<(), Error> {
+    let now = log.size();
+    if size == now {
+        return Ok(());
+    }
+    let detail = format!(
+        "the log has {now} entries, not {size}: somebody still writes, or it was not taken away whole. Nothing was changed; \
+         stop the writers, take the rest, ask again with the size."
+    );
+    Err(Error::new(ErrorCode::BadRequest, detail).at("/size"))
 }

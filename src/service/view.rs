@@ -136,6 +136,86 @@ pub struct VerificationView {
     pub detail: Option<String>,
 }
 
+/// A legal hold in force.
+#[derive(Clone, serde::Serialize, schemars::JsonSchema)]
+pub struct HoldView {
+    /// Index of its entry.
+    pub id: String,
+    /// `tenant`, `filter` or `indexes`.
+    pub kind: String,
+    /// When it was placed.
+    pub placed_at: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// The case it belongs to.
+    pub case: Option<String>,
+    /// What it looks for, where it is of kind `filter`.
+    pub filter: Option<serde_json::Value>,
+    /// Whether what is appended later and matches is held too.
+    pub extends: bool,
+    /// Whether all that it holds of what was there is listed. Until then it holds everything below it.
+    pub resolved: bool,
+    /// Bodies that it lists; null for a whole tenant. Later ones are not counted.
+    pub members: Option<u64>,
+    /// Bodies that it names and that had left before: they cannot be held. Said when it is placed.
+    pub gone: u64,
+    /// The first 1,000 of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gone_indexes: Vec<u64>,
+}
+
+impl fmt::Debug for HoldView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HoldView").field("id", &self.id).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// An act that needs two keys.
+#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
+pub struct ApprovalView {
+    /// Its id, for the other key.
+    pub id: String,
+    /// `pending` or `approved`.
+    pub state: String,
+    /// `hold.release`, `tenant.close` or `erasure`.
+    pub act: String,
+    /// Whose log it is about.
+    pub tenant: String,
+    /// Id of the key that asked.
+    pub requested_by: String,
+    /// Id of the key that approved.
+    pub approved_by: Option<String>,
+    /// Until when it waits.
+    pub expires_at: String,
+}
+
+/// The erasure of a person. It names no person.
+#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
+pub struct ErasureView {
+    /// Index of the entry that asked for it.
+    pub id: String,
+    /// `pending`, `rewriting` or `done`. Once it is done, what was erased is in no file of the data directory.
+    pub state: String,
+    /// When it was asked for.
+    pub requested_at: String,
+    /// When it was done.
+    pub done_at: Option<String>,
+    /// Records of the person with something to erase; said when it is asked for.
+    pub records: Option<u64>,
+    /// Disclosures that the certificates name, of all erasures that were done together.
+    pub disclosures: u64,
+    /// Records of the person that a legal hold keeps as they are; in the end, of all erasures that were done together.
+    pub held: u64,
+    /// The first 1,000 of these; said when it is asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub held_indexes: Vec<u64>,
+    /// Until when backups made before it was done still hold what it took, by the days that the operator says they are kept.
+    /// Counted from now while it is not done.
+    pub backups_until: String,
+    /// Why it is not done, where something failed; it is tried again.
+    pub detail: Option<String>,
+}
+
 /// The retention policy of a tenant's log.
 #[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
 pub struct RetentionView {

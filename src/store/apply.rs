@@ -16,6 +16,7 @@ use super::page::{self, MAX_PAGE_RECORDS};
 use super::read::{ReadError, Store, chain_page, damage, index_keys};
 use super::terms::{BlockHeader, LEVEL_ENTRIES, Piece, Postings};
 use super::wire::put_bytes16;
+use crate::event::Body;
 use crate::store::backend::MAX_VALUE_BYTES;
 use crate::tlog::hash::Hash;
 use crate::tlog::merkle::Frontier;
@@ -179,10 +180,11 @@ impl Applier {
         self.push(number, record)
     }
 
-    /// Errors when the layer has another record than the journal. In a layer that was rewritten a body may be gone that
-    /// the journal still has: it left by a certificate, which `varve verify` looks for, and it is not put back.
+    /// Errors when the layer has another record than the journal. In a layer that was rewritten a body, or
+    /// disclosures of one, may be gone that the journal still has: they left by a certificate, which `varve verify` looks for, and are not put back.
     fn same(&self, log: &Log, known: &Sequenced, replayed: &Sequenced) -> Result<(), ReadError> {
-        let left = known.record.body.is_empty() && self.store.layers.is_rewritten(self.open_layer().id);
+        let left = self.store.layers.is_rewritten(self.open_layer().id)
+            && is_less(&known.record.body, &replayed.record.body);
         let is_same = if left {
             known.link == replayed.link && known.record.signature == replayed.record.signature
         } else {
@@ -556,6 +558,17 @@ impl Indexing {
 
 fn block_end(from: u64, level: usize) -> u64 {
     (from / LEVEL_ENTRIES[level] + 1) * LEVEL_ENTRIES[level]
+}
+
+/// Whether a body is what is left of another: nothing, or the same with fewer disclosures.
+fn is_less(left: &[u8], whole: &[u8]) -> bool {
+    if left.is_empty() {
+        return true;
+    }
+    let (Ok((left, _)), Ok((whole, _))) = (Body::decode(left), Body::decode(whole)) else { return false };
+    left.salt == whole.salt
+        && left.canonical == whole.canonical
+        && left.disclosures.iter().all(|disclosure| whole.disclosures.contains(disclosure))
 }
 
 fn pending_of(log: &Arc<Log>, records: Vec<Arc<Sequenced>>) -> Pending {

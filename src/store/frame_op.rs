@@ -7,10 +7,11 @@
 //!   2 log:      identity of a new log
 //!   3 API key:  the key's whole state
 //!   4 rotation: log 4 | index of the first entry the new key signs 8 | public key 32
+//!   5 erasure:  log 4 | index of the entry that asked 8 | phase 1
 //! ```
 
 use super::record::{RECORD_FIXED_BYTES, Record};
-use super::state::{ApiKey, LogIdentity};
+use super::state::{ApiKey, ErasurePhase, LogIdentity};
 use super::wire::{Reader, Short};
 use crate::tlog::hash::Hash;
 
@@ -19,6 +20,7 @@ const RECORDS: u8 = 1;
 const LOG: u8 = 2;
 const API_KEY: u8 = 3;
 const ROTATION: u8 = 4;
+const ERASURE: u8 = 5;
 
 /// One section of a frame.
 pub enum Op {
@@ -36,6 +38,15 @@ pub enum Op {
         index: u64,
         /// Public key.
         key: [u8; 32],
+    },
+    /// How far an erasure is.
+    Erasure {
+        /// The log.
+        log: u32,
+        /// Index of the entry that asked for it.
+        index: u64,
+        /// What it came to.
+        phase: ErasurePhase,
     },
 }
 
@@ -102,6 +113,15 @@ impl PayloadWriter {
         });
     }
 
+    /// How far an erasure is.
+    pub fn erasure(&mut self, log: u32, index: u64, phase: ErasurePhase) {
+        self.section(ERASURE, |out| {
+            out.extend_from_slice(&log.to_be_bytes());
+            out.extend_from_slice(&index.to_be_bytes());
+            out.push(phase.code());
+        });
+    }
+
     /// The payload.
     pub fn finish(self) -> Vec<u8> {
         self.out
@@ -143,6 +163,11 @@ pub fn read(payload: &[u8]) -> Result<Vec<Op>, Short> {
             }
             LOG => Op::Log(LogIdentity::decode(&mut section)?),
             API_KEY => Op::ApiKey(ApiKey::decode(&mut section)?),
+            ERASURE => {
+                let (log, index) = (section.u32()?, section.u64()?);
+                let phase = ErasurePhase::from_code(section.u8()?).ok_or(Short { at })?;
+                Op::Erasure { log, index, phase }
+            }
             ROTATION => Op::Rotation { log: section.u32()?, index: section.u64()?, key: section.array()? },
             _ => return Err(Short { at }),
         });

@@ -16,6 +16,7 @@ use super::layer_id::LayerId;
 use super::record::Record;
 use super::state::{Head, LogIdentity};
 use crate::event::catalog::{Class, action};
+use crate::retention::ReleasedHold;
 use crate::tlog::chain::{ENTRY_BYTES, FLAG_OWN};
 use crate::tlog::hash::Hash;
 
@@ -61,14 +62,23 @@ impl Sequenced {
     }
 }
 
-/// Whether a record sets its log's retention policy. Few records are Varve's own and permanent: only of these the
-/// body is looked at.
-fn is_policy(record: &Record) -> bool {
-    record.flags & FLAG_OWN != 0
-        && record.class == Class::Permanent.code()
-        && record.body().is_some_and(|body| {
-            body.is_ok_and(|body| body.action() == Some(action::RETENTION_POLICY_CHANGED))
-        })
+/// Takes what a record of Varve's own says of the log into its head. Few records are its own and permanent: only of
+/// these the body is looked at.
+fn note(head: &mut Head, index: u64, record: &Record) {
+    if record.flags & FLAG_OWN == 0 || record.class != Class::Permanent.code() {
+        return;
+    }
+    let Some(Ok(body)) = record.body() else { return };
+    match body.action() {
+        Some(action::RETENTION_POLICY_CHANGED) => head.policy = Some(index),
+        Some(action::HOLD_PLACED) => head.holds.push(index),
+        Some(action::HOLD_RELEASED) => {
+            let released = body.facts().and_then(|facts| ReleasedHold::from_facts(&facts).ok());
+            head.holds.retain(|hold| released.is_none_or(|released| released.hold != *hold));
+        }
+        Some(action::LOG_CLOSED) => head.closed = Some(index),
+        _ => {}
+    }
 }
 
 /// A log. Shared by everything that reads or writes it.
@@ -124,9 +134,7 @@ impl Log {
                     tiles.push((index, root));
                 }
             });
-            if is_policy(&record.record) {
-                published.head.policy = Some(record.index);
-            }
+            note(&mut published.head, record.index, &record.record);
             published.head.size += 1;
             published.tail.push_back(record.clone());
         }
@@ -144,6 +152,16 @@ impl Log {
     /// Index of the entry with the retention policy in force.
     pub fn policy(&self) -> Option<u64> {
         self.published.read().head.policy
+    }
+
+    /// Indexes of the holds in force, ascending.
+    pub fn holds(&self) -> Vec<u64> {
+        self.published.read().head.holds.clone()
+    }
+
+    /// Whether the log was closed: it takes entries of Varve's own alone.
+    pub fn is_closed(&self) -> bool {
+        self.published.read().head.closed.is_some()
     }
 
     /// Layers hold everything below `stored` now: takes it out of the tail.

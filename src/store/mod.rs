@@ -17,6 +17,7 @@ pub mod layer_id;
 pub mod layers;
 pub mod log;
 pub mod manifest;
+pub mod matcher;
 pub mod memory;
 pub mod page;
 pub mod poison;

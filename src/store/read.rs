@@ -13,7 +13,7 @@ use super::log::{IndexKeys, Log, Sequenced};
 use super::page::{self, PageError, PageHeader};
 use super::poison::Poison;
 use super::recent::Recent;
-use super::state::{ApiKey, LogIdentity};
+use super::state::{ApiKey, ErasurePhase, LogIdentity};
 use crate::event::catalog::Class;
 use crate::event::{Field, terms, token};
 use crate::store::backend::KvError;
@@ -45,6 +45,7 @@ struct Registry {
     logs: BTreeMap<u32, Arc<Log>>,
     by_tenant: HashMap<String, u32>,
     api_keys: BTreeMap<String, ApiKey>,
+    erasures: BTreeMap<(u32, u64), ErasurePhase>,
 }
 
 /// A record that cannot be read.
@@ -134,6 +135,20 @@ impl Store {
     /// All API keys.
     pub fn api_keys(&self) -> Vec<ApiKey> {
         self.registry.read().api_keys.values().cloned().collect()
+    }
+
+    /// Says how far an erasure is.
+    pub fn put_erasure(&self, log: u32, index: u64, phase: ErasurePhase) {
+        let erasures = &mut self.registry.write().erasures;
+        match phase {
+            ErasurePhase::Done => drop(erasures.remove(&(log, index))),
+            _ => drop(erasures.insert((log, index), phase)),
+        }
+    }
+
+    /// Erasures that are not done, by log and index of the entry that asked.
+    pub fn erasures(&self) -> BTreeMap<(u32, u64), ErasurePhase> {
+        self.registry.read().erasures.clone()
     }
 
     /// `<instance>/<tenant>` of a log.

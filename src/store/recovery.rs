@@ -154,6 +154,9 @@ pub fn open(
         store.add_log(Arc::new(Log::new(log.identity, log.head)));
     }
     state.api_keys.into_values().for_each(|key| store.put_api_key(key));
+    for ((log, index), phase) in state.erasures {
+        store.put_erasure(log, index, phase);
+    }
 
     let mut replay = Replay {
         applier: Applier::new(store.clone()),
@@ -268,6 +271,7 @@ impl Replay {
                 }
             },
             Op::ApiKey(key) => self.store.put_api_key(key),
+            Op::Erasure { log, index, phase } => self.store.put_erasure(log, index, phase),
             Op::Rotation { log, index, key } => {
                 // The snapshot has the rotations before its size; the entries of this frame may go on behind it.
                 let known = self.known_sizes.get(&log).copied().unwrap_or(0);

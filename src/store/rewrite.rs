@@ -1,4 +1,4 @@
-//! Rewriting a closed layer into a new generation through a filter: some bodies leave, everything else stays.
+//! Rewriting a closed layer into a new generation through a filter: some bodies, or disclosures of some, leave, everything else stays.
 //!
 //! Entries, signatures, leaf hashes, carries and tile roots are the same afterwards; pages are packed anew, and postings
 //! are made anew from the records, so that no term of a body that left stays behind. Nothing here decides what may
@@ -29,14 +29,28 @@ const FIRST_GUESS_BYTES: usize = MAX_VALUE_BYTES;
 /// however well the records pack.
 const MAX_GUESS_BYTES: usize = 128 << 10;
 
+/// What becomes of a record.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It stays as it is.
+    Keep,
+    /// Its body leaves.
+    DropBody,
+    /// This is its body: the same with fewer disclosures.
+    Body(Vec<u8>),
+}
+
+/// Says what becomes of a record that has a body: number of the log, index, record.
+pub type ChangeRecord<'a> = dyn FnMut(u32, u64, &Record) -> Change + 'a;
+
 /// What a rewrite did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Rewritten {
     /// Records that the layer holds, before and after.
     pub records: u64,
-    /// Bodies that left.
-    pub left: u64,
-    /// Bytes of these, as they were encoded.
+    /// Bodies that left, or that are less than they were.
+    pub changed: u64,
+    /// Bytes that left with that, as they were encoded.
     pub left_bytes: u64,
 }
 
@@ -75,8 +89,7 @@ pub enum RewriteError {
     Stopped,
 }
 
-/// Copies `from`, which must be what `sealed` says, into the empty layer `into`, without the bodies that `leaves` names,
-/// checks that all else came along, and writes the seal into `dir`. Durable when it returns. `step` is told the bytes read or written since
+/// Copies `from`, which must be what `sealed` says, into the empty layer `into`, each record as `change` says, checks that all else came along, and writes the seal into `dir`. Durable when it returns. `step` is told the bytes read or written since
 /// it was last called, and may wait; it answers false to stop.
 pub fn rewrite(
     store: &Store,
@@ -84,7 +97,7 @@ pub fn rewrite(
     sealed: &Seal,
     into: &Layer,
     dir: &Path,
-    leaves: &mut dyn FnMut(u32, u64, &Record) -> bool,
+    change: &mut ChangeRecord<'_>,
     step: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Rewritten, RewriteError> {
     let mut carries = Vec::new();
@@ -106,10 +119,19 @@ pub fn rewrite(
                 part = Some((part.map_or(record.index, |(first, _)| first), record.index + 1));
                 let mut record = record.clone();
                 done.records += 1;
-                if !record.record.body.is_empty() && leaves(number, record.index, &record.record) {
-                    done.left += 1;
-                    done.left_bytes += record.record.body.len() as u64;
-                    Arc::make_mut(&mut record).record.body = Vec::new();
+                let changed = match record.record.body.as_slice() {
+                    [] => Change::Keep,
+                    _ => change(number, record.index, &record.record),
+                };
+                let body = match changed {
+                    Change::Keep => None,
+                    Change::DropBody => Some(Vec::new()),
+                    Change::Body(body) => Some(body),
+                };
+                if let Some(body) = body {
+                    done.changed += 1;
+                    done.left_bytes += record.record.body.len().saturating_sub(body.len()) as u64;
+                    Arc::make_mut(&mut record).record.body = body;
                 }
                 add(&mut before, number, &record);
                 copy.push(record)?;

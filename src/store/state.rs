@@ -16,13 +16,16 @@ use super::wire::{Reader, Short, put_bytes16, put_bytes32};
 use crate::tlog::hash::Hash;
 use crate::tlog::merkle::Frontier;
 
-const MAGIC: &[u8; 8] = b"VRVSTAT2";
+const MAGIC: &[u8; 8] = b"VRVSTAT3";
 
 /// Of snapshots whose heads say nothing of a policy: no log had one.
 const MAGIC_WITHOUT_POLICY: &[u8; 8] = b"VRVSTAT1";
 
+/// A snapshot from before there were holds and erasures.
+const MAGIC_WITHOUT_HOLDS: &[u8; 8] = b"VRVSTAT2";
+
 /// Stands for "no policy" in a head.
-const NO_POLICY: u64 = u64::MAX;
+const NO_ENTRY: u64 = u64::MAX;
 
 /// Most logs of one instance: a snapshot stays under 64 MiB and the heads under 128 MiB of memory.
 pub const MAX_LOGS: usize = 65_536;
@@ -48,6 +51,37 @@ pub struct State {
     pub logs: BTreeMap<u32, LogState>,
     /// API keys by public id.
     pub api_keys: BTreeMap<String, ApiKey>,
+    /// Erasures that are not done, by log and index of the entry that asked.
+    pub erasures: BTreeMap<(u32, u64), ErasurePhase>,
+}
+
+/// How far an erasure is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ErasurePhase {
+    /// It was asked for.
+    Requested,
+    /// Its certificates are in the log; what they name is on its way out.
+    Certified,
+    /// Nothing of it is in the directory. Such a one is in no snapshot.
+    Done,
+}
+
+impl ErasurePhase {
+    /// The code in frames and snapshots.
+    pub fn code(self) -> u8 {
+        match self {
+            ErasurePhase::Requested => 1,
+            ErasurePhase::Certified => 2,
+            ErasurePhase::Done => 3,
+        }
+    }
+
+    /// The phase of a code.
+    pub fn from_code(code: u8) -> Option<ErasurePhase> {
+        [ErasurePhase::Requested, ErasurePhase::Certified, ErasurePhase::Done]
+            .into_iter()
+            .find(|phase| phase.code() == code)
+    }
 }
 
 /// Who a log is; fixed when it is created.
@@ -93,6 +127,18 @@ pub struct Head {
     pub layers: Vec<(LayerId, u64)>,
     /// Index of the entry with the retention policy in force.
     pub policy: Option<u64>,
+    /// Indexes of the holds in force, ascending.
+    pub holds: Vec<u64>,
+    /// Index of the entry that closed the log.
+    pub closed: Option<u64>,
+}
+
+/// Layout of a head.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum HeadLayout {
+    WithoutPolicy,
+    WithoutHolds,
+    Whole,
 }
 
 impl Head {
@@ -106,6 +152,8 @@ impl Head {
             frontier: Frontier::default(),
             layers: Vec::new(),
             policy: None,
+            holds: Vec::new(),
+            closed: None,
         }
     }
 
@@ -201,21 +249,19 @@ impl Head {
             out.extend_from_slice(&layer.code().to_be_bytes());
             out.extend_from_slice(&first.to_be_bytes());
         }
-        out.extend_from_slice(&self.policy.unwrap_or(NO_POLICY).to_be_bytes());
+        out.extend_from_slice(&self.policy.unwrap_or(NO_ENTRY).to_be_bytes());
+        let holds = u16::try_from(self.holds.len()).expect("a log has few holds");
+        out.extend_from_slice(&holds.to_be_bytes());
+        self.holds.iter().for_each(|hold| out.extend_from_slice(&hold.to_be_bytes()));
+        out.extend_from_slice(&self.closed.unwrap_or(NO_ENTRY).to_be_bytes());
     }
 
     /// Reads a head.
     pub fn decode(from: &mut Reader<'_>) -> Result<Head, Short> {
-        let mut head = Head::decode_without_policy(from)?;
-        let at = from.offset();
-        head.policy = Some(from.u64()?).filter(|policy| *policy != NO_POLICY);
-        match head.policy {
-            Some(policy) if policy >= head.size => Err(Short { at }),
-            _ => Ok(head),
-        }
+        Head::decode_as(from, HeadLayout::Whole)
     }
 
-    fn decode_without_policy(from: &mut Reader<'_>) -> Result<Head, Short> {
+    fn decode_as(from: &mut Reader<'_>, layout: HeadLayout) -> Result<Head, Short> {
         let (size, link, recorded_at, key) = (from.u64()?, Hash(from.array()?), from.u64()?, from.array()?);
         let at = from.offset();
         let frontier = from.bytes32()?;
@@ -229,7 +275,23 @@ impl Head {
             let at = from.offset();
             layers.push((LayerId::from_code(from.u32()?).ok_or(Short { at })?, from.u64()?));
         }
-        Ok(Head { size, link, recorded_at, key, frontier, layers, policy: None })
+        let mut head = Head { size, link, recorded_at, key, frontier, layers, ..Head::empty(key) };
+        let entry = |from: &mut Reader<'_>| {
+            let at = from.offset();
+            let index = Some(from.u64()?).filter(|index| *index != NO_ENTRY);
+            if index.is_some_and(|index| index >= size) { Err(Short { at }) } else { Ok(index) }
+        };
+        if layout >= HeadLayout::WithoutHolds {
+            head.policy = entry(from)?;
+        }
+        if layout >= HeadLayout::Whole {
+            for _ in 0..from.u16()? {
+                let at = from.offset();
+                head.holds.push(entry(from)?.ok_or(Short { at })?);
+            }
+            head.closed = entry(from)?;
+        }
+        Ok(head)
     }
 }
 
@@ -277,14 +339,22 @@ impl State {
             &u32::try_from(self.api_keys.len()).expect("bounded by MAX_API_KEYS").to_be_bytes(),
         );
         self.api_keys.values().for_each(|key| key.encode(&mut out));
+        let erasures = u32::try_from(self.erasures.len()).expect("bounded by MAX_OPEN_ERASURES");
+        out.extend_from_slice(&erasures.to_be_bytes());
+        for ((log, index), phase) in &self.erasures {
+            out.extend_from_slice(&log.to_be_bytes());
+            out.extend_from_slice(&index.to_be_bytes());
+            out.push(phase.code());
+        }
         out
     }
 
     fn decode(bytes: &[u8]) -> Result<State, Short> {
         let mut from = Reader::new(bytes);
-        let decode_head = match &from.array::<8>()? {
-            MAGIC => Head::decode,
-            MAGIC_WITHOUT_POLICY => Head::decode_without_policy,
+        let layout = match &from.array::<8>()? {
+            MAGIC => HeadLayout::Whole,
+            MAGIC_WITHOUT_HOLDS => HeadLayout::WithoutHolds,
+            MAGIC_WITHOUT_POLICY => HeadLayout::WithoutPolicy,
             _ => return Err(Short { at: 0 }),
         };
         let mut state = State {
@@ -295,12 +365,18 @@ impl State {
         };
         for _ in 0..from.u32()? {
             let identity = LogIdentity::decode(&mut from)?;
-            let head = decode_head(&mut from)?;
+            let head = Head::decode_as(&mut from, layout)?;
             state.logs.insert(identity.number, LogState { identity, head });
         }
         for _ in 0..from.u32()? {
             let key = ApiKey::decode(&mut from)?;
             state.api_keys.insert(key.id.clone(), key);
+        }
+        let erasures = if layout == HeadLayout::Whole { from.u32()? } else { 0 };
+        for _ in 0..erasures {
+            let place = (from.u32()?, from.u64()?);
+            let at = from.offset();
+            state.erasures.insert(place, ErasurePhase::from_code(from.u8()?).ok_or(Short { at })?);
         }
         if from.rest() != 0 { Err(Short { at: from.offset() }) } else { Ok(state) }
     }
@@ -372,7 +448,7 @@ mod tests {
         let head = Head { layers: vec![(month, 7)], ..Head::empty([1; 32]) };
         let mut bytes = Vec::new();
         head.encode(&mut bytes);
-        let at = bytes.len() - 20;
+        let at = bytes.len() - 30;
         assert_eq!(Head::decode(&mut Reader::new(&bytes)).map(|head| head.layers).ok(), Some(head.layers));
         for code in [0, 1_969 * 12 + 11, 10_000 * 12, u32::MAX] {
             bytes[at..at + 4].copy_from_slice(&code.to_be_bytes());
@@ -393,16 +469,35 @@ mod tests {
         };
         state.logs.insert(0, LogState { identity, head: Head::empty([3; 32]) });
         let now = state.encode();
-        let mut then = now.clone();
+        // Policy 8, holds 2 and closed 8 of the one log stand before the numbers of keys and of erasures.
+        let head_end = now.len() - 8;
+        let mut before = now[..now.len() - 4].to_vec();
+        before[..8].copy_from_slice(MAGIC_WITHOUT_HOLDS);
+        before.drain(head_end - 10..head_end);
+        let mut then = now[..now.len() - 4].to_vec();
         then[..8].copy_from_slice(MAGIC_WITHOUT_POLICY);
-        // The policy of the one log stands before the number of keys, which are none.
-        then.drain(now.len() - 12..now.len() - 4);
-        for bytes in [&now, &then] {
+        then.drain(head_end - 18..head_end);
+        for bytes in [&now, &before, &then] {
             let read = State::decode(bytes).map_err(|short| short.at).unwrap();
             assert_eq!((read.logs.len(), read.logs[&0].head.policy), (1, None));
         }
-        then[7] = b'3';
+        then[7] = b'4';
         assert!(State::decode(&then).is_err());
+    }
+
+    #[test]
+    fn holds_and_erasures_read_back() {
+        let mut head = Head::empty([1; 32]);
+        head.frontier.append(Hash([7; 32]));
+        (head.size, head.holds, head.closed) = (1, vec![0], Some(0));
+        let mut bytes = Vec::new();
+        head.encode(&mut bytes);
+        let read = Head::decode(&mut Reader::new(&bytes)).map_err(|short| short.at).unwrap();
+        assert_eq!((read.holds, read.closed), (vec![0], Some(0)));
+        let mut state = State::default();
+        state.erasures.insert((3, 9), ErasurePhase::Certified);
+        let read = State::decode(&state.encode()).map_err(|short| short.at).unwrap();
+        assert_eq!(read.erasures, state.erasures);
     }
 
     #[test]

@@ -214,6 +214,7 @@ impl Journal {
             }
             Op::Log(identity) => self.new_logs.push(identity),
             Op::ApiKey(key) => self.api_keys.push(key),
+            Op::Erasure { .. } => {}
             Op::Rotation { log, index, key } => {
                 self.rotations.insert(log, (index, key));
             }

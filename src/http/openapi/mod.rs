@@ -160,6 +160,7 @@ fn needs_text(needs: Needs) -> String {
         Needs::Scope(scope) => scope.name().to_owned(),
         Needs::ScopeOrOperator(scope) => format!("{}|operator", scope.name()),
         Needs::AnyKeyOrOperator => "any|operator".to_owned(),
+        Needs::KnownKey => "any*".to_owned(),
         Needs::ScopeAnywhere(scope) => format!("{}*", scope.name()),
     }
 }

@@ -1,10 +1,13 @@
 //! The handlers, one file a noun.
 
+pub(crate) mod approvals;
 mod batch;
 pub(crate) mod compactions;
 pub(crate) mod description;
+pub(crate) mod erasures;
 pub(crate) mod events;
 pub(crate) mod health;
+pub(crate) mod holds;
 pub(crate) mod keys;
 pub(crate) mod log;
 pub(crate) mod metrics;

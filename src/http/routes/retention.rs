@@ -8,10 +8,10 @@ use schemars::JsonSchema;
 use super::super::App;
 use super::super::auth::{OfTenant, ToRetain};
 use super::super::error::Answer;
-use super::super::extract::{Media, media_type, read_body};
+use super::super::extract::read_json_body;
 use super::super::openapi::{BARE, Content, JSON, Operation, of};
 use crate::retention::MAX_CHANGE_BYTES;
-use crate::service::{Error, ErrorCode, RetentionView};
+use crate::service::{ErrorCode, RetentionView};
 
 /// A change of the policy. A class that is not named keeps what it has.
 #[derive(JsonSchema)]
@@ -72,11 +72,7 @@ pub(crate) async fn set(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    if media_type(&headers)? != Media::Json {
-        let detail = "send `Content-Type: application/json`";
-        return Err(Error::new(ErrorCode::UnsupportedMediaType, detail).into());
-    }
-    let change = read_body(&app, &headers, body, MAX_CHANGE_BYTES).await?;
+    let change = read_json_body(&app, &headers, body, MAX_CHANGE_BYTES).await?;
     let set = app.blocking(move |service| service.set_retention(&of.by, &of.tenant, change.bytes())).await?;
     Ok(super::json(StatusCode::OK, &set))
 }

@@ -7,10 +7,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::App;
-use super::super::auth::{Caller, OfTenant, ToLook};
+use super::super::auth::{Caller, OfTenant, ToAdminister, ToLook};
 use super::super::error::Answer;
 use super::super::extract::read_json;
 use super::super::openapi::{BARE, Content, JSON, Operation, of};
+use super::approvals::Asking;
 use crate::service::{ErrorCode, TenantInfo};
 
 /// A tenant to be made.
@@ -87,4 +88,33 @@ pub(crate) const SHOW: Operation = Operation {
 pub(crate) async fn show(State(app): State<App>, of: OfTenant<ToLook>) -> Answer {
     let shown = app.blocking(move |service| service.tenant(&of.by, &of.tenant)).await?;
     Ok(super::json(StatusCode::OK, &shown))
+}
+
+/// A log to be closed.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Closing {
+    /// Size of the log when it was taken away whole; what it is must still be so much.
+    size: u64,
+}
+
+pub(crate) const CLOSE: Operation = Operation {
+    id: "closeTenant",
+    summary: "Asks for the end of a tenant's log: no event is taken any more; another key must approve it.",
+    bodies: &[(JSON, of::<Closing>)],
+    answers: &[(202, "It waits for another key.", Content::Json(of::<Asking>))],
+    refusals: &[ErrorCode::Gone, ErrorCode::OutcomeUnknown, ErrorCode::ReadOnly, ErrorCode::StorageFull],
+    ..BARE
+};
+
+/// `POST /v1/tenants/{tenant}/close`
+pub(crate) async fn close(
+    State(app): State<App>,
+    at: OfTenant<ToAdminister>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let Closing { size } = read_json(&app, &headers, body).await?;
+    let approval = app.blocking(move |service| service.close_tenant(&at.by, &at.tenant, size)).await?;
+    Ok(super::json(StatusCode::ACCEPTED, &Asking { approval }))
 }

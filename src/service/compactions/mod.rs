@@ -24,7 +24,6 @@ use super::{Error, ErrorCode, Principal, Service, random};
 use crate::event::Micros;
 use crate::event::catalog::Class;
 use crate::store::layer_id::LayerId;
-use crate::store::rewrite::RewriteError;
 use plan::{Scan, class_name};
 
 /// Bytes that are read and written in a second, unless said otherwise.
@@ -53,6 +52,8 @@ pub(super) struct Compactions {
     jobs: Mutex<VecDeque<Running>>,
     stopping: Arc<AtomicBool>,
     bytes_per_second: u64,
+    /// Held while a layer is rewritten.
+    pub(super) rewriting: Mutex<()>,
     /// The boot clock when the service was opened, microseconds.
     opened_steady: u64,
 }
@@ -88,7 +89,13 @@ pub enum ConfirmClock {
 
 impl Compactions {
     pub(super) fn new(bytes_per_second: u64, opened_steady: u64) -> Compactions {
-        Compactions { jobs: Mutex::default(), stopping: Arc::default(), bytes_per_second, opened_steady }
+        Compactions {
+            jobs: Mutex::default(),
+            stopping: Arc::default(),
+            bytes_per_second,
+            rewriting: Mutex::default(),
+            opened_steady,
+        }
     }
 
     /// Breaks off what runs, and waits for its thread: it writes a layer that is about to be closed.
@@ -337,8 +344,28 @@ impl Service {
                 until: staying.until.map(|at| Micros(at).to_string()),
             });
         }
+        for (&(number, class), staying) in &scan.held {
+            let Some(log) = self.0.store.log(number) else { continue };
+            if plan.stays.len() >= MAX_ROWS {
+                plan.more += 1;
+                continue;
+            }
+            plan.stays.push(StayingView {
+                tenant: log.identity.tenant.clone(),
+                class: class_name(self.history(&log)?.as_deref(), class),
+                bodies: staying.bodies,
+                bytes: staying.bytes,
+                why: "held".to_owned(),
+                until: None,
+            });
+        }
         Ok(plan)
     }
+}
+
+/// Paces a rewrite as compactions are paced, and ends it when the server stops.
+pub(super) fn paced(service: &Service) -> impl FnMut(usize) -> bool + use<> {
+    step(service, Pace::of(service.0.compactions.bytes_per_second))
 }
 
 /// Paces a compaction, and ends it when the server stops.
@@ -360,7 +387,7 @@ fn compact(service: &Service, job: &Arc<Job>, layers: &[LayerId], confirmed: Opt
         }
     }
     let alarm = Panicked(job.clone());
-    let mut step = step(service, Pace::of(service.0.compactions.bytes_per_second));
+    let mut step = paced(service);
     let mut outcome = Ok(());
     for layer in layers {
         match service.compact_layer(*layer, confirmed, &mut step) {
@@ -399,19 +426,8 @@ fn compact(service: &Service, job: &Arc<Job>, layers: &[LayerId], confirmed: Opt
 
 /// Who appends and who reads goes before this thread. On Linux a priority is a thread's own; where it cannot be set, the
 /// pace alone holds the compaction back.
-fn yield_to_others() {
+pub(super) fn yield_to_others() {
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
-}
-
-/// A rewrite that failed, as callers see it.
-fn failed(error: &RewriteError) -> Error {
-    match error {
-        RewriteError::Stopped => Error::new(
-            ErrorCode::ReadOnly,
-            "the server is stopping; the layer it was at is unchanged, begin again once it runs",
-        ),
-        _ => internal(error),
-    }
 }
 
 /// Bytes a second.

@@ -1,16 +1,17 @@
 //! Planning: what of a closed layer is due, and what stays until when. Reads every record of the layer; changes nothing.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::super::append::internal;
 use super::super::{Error, Service};
 use crate::event::catalog::Class;
-use crate::retention::{Due, History, IndexSet, Pushed, SetBuilder, is_exempt};
+use crate::retention::{Due, History, Hold, IndexSet, Pushed, SetBuilder, is_exempt};
 use crate::store::layer_id::LayerId;
 use crate::store::log::Log;
 use crate::store::record::Record;
 use crate::store::rewrite::each_record;
-use crate::tlog::chain::FLAG_OWN;
+use crate::tlog::chain::{FLAG_HELD, FLAG_OWN};
 
 /// Log number and class code.
 pub(super) type Place = (u32, u16);
@@ -20,6 +21,10 @@ pub(super) struct Scan {
     pub(super) layer: LayerId,
     pub(super) leaving: BTreeMap<Place, Leaving>,
     pub(super) staying: BTreeMap<Place, Staying>,
+    /// Due, and under a legal hold.
+    pub(super) held: BTreeMap<Place, Staying>,
+    /// The holds that it rests on, by log.
+    pub(super) holds: HashMap<u32, Arc<Vec<Arc<Hold>>>>,
     /// The policies that it rests on, by log: index of the entry in force.
     pub(super) policies: HashMap<u32, Option<u64>>,
 }
@@ -33,6 +38,8 @@ pub(super) struct Leaving {
     pub(super) bytes: u64,
     /// The most months that any of them was kept for.
     pub(super) months: u16,
+    /// The least.
+    pub(super) least_months: u16,
 }
 
 /// Bodies of one log and class that are not.
@@ -48,6 +55,7 @@ impl Leaving {
     fn add(&mut self, index: u64, bytes: u64, months: u16) {
         self.bodies += 1;
         self.bytes += bytes;
+        self.least_months = if self.bodies == 1 { months } else { self.least_months.min(months) };
         self.months = self.months.max(months);
         if matches!(self.filling.push(index), Pushed::Full) {
             self.close();
@@ -58,6 +66,11 @@ impl Leaving {
 
     fn close(&mut self) {
         self.sets.extend(std::mem::take(&mut self.filling).finish());
+    }
+
+    /// Whether a hold that stands behind all of them holds one.
+    fn is_held_by(&self, hold: &Hold) -> bool {
+        self.sets.iter().any(|set| set.iter().any(|index| hold.holds(index, false)))
     }
 
     /// Whether the body at `index` leaves. Sets ascend.
@@ -73,6 +86,32 @@ impl Staying {
             if self.bodies == 0 { until } else { self.until.zip(until).map(|(one, other)| one.max(other)) };
         self.bodies += 1;
         self.bytes += bytes;
+    }
+}
+
+impl Service {
+    /// Whether what a scan lets go is due still, and held by nothing that came since. Asked where neither policies nor
+    /// holds can change until the bodies are gone.
+    pub(super) fn still_leaves(&self, scan: &Scan) -> Result<bool, Error> {
+        for (&(number, class), leaving) in &scan.leaving {
+            let Some(log) = self.0.store.log(number) else { return Ok(false) };
+            if scan.policies.get(&number) != Some(&log.policy()) {
+                let history = self.history(&log)?;
+                let first = leaving.sets.first().map_or(0, IndexSet::first);
+                let asked = history.and_then(|history| history.months(class, first, log.size()));
+                if asked.is_none_or(|months| months > leaving.least_months) {
+                    return Ok(false);
+                }
+            }
+            let known = scan.holds.get(&number);
+            let is_new = |hold: &&Arc<Hold>| {
+                known.is_none_or(|known| known.iter().all(|known| known.index != hold.index))
+            };
+            if self.0.holds.of(number).iter().filter(is_new).any(|hold| leaving.is_held_by(hold)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -92,8 +131,14 @@ impl Service {
         step: &mut dyn FnMut(usize) -> bool,
     ) -> Result<Scan, Error> {
         let store = &self.0.store;
-        let mut scan =
-            Scan { layer, leaving: BTreeMap::new(), staying: BTreeMap::new(), policies: HashMap::new() };
+        let mut scan = Scan {
+            layer,
+            leaving: BTreeMap::new(),
+            staying: BTreeMap::new(),
+            held: BTreeMap::new(),
+            holds: HashMap::new(),
+            policies: HashMap::new(),
+        };
         let open = store.layers.get(layer).map_err(|error| internal(&error))?;
         let mut numbers = Vec::new();
         open.carries(&mut |number, _| numbers.push(number)).map_err(|error| internal(&error))?;
@@ -103,12 +148,16 @@ impl Service {
             let (policy, upto) = (log.policy(), log.size() - 1);
             let history = self.history(&log)?;
             scan.policies.insert(number, policy);
+            let holds = self.0.holds.of(number);
+            scan.holds.insert(number, holds.clone());
             let mut look = |index, record: &Record| {
                 if !record.body.is_empty() {
-                    scan.add(&log, history.as_deref(), (index, record), now, upto);
+                    let is_flagged = record.flags & FLAG_HELD != 0;
+                    let is_held = holds.iter().any(|hold| hold.holds(index, is_flagged));
+                    scan.add(&log, history.as_deref(), (index, record), is_held, (now, upto));
                 }
             };
-            each_record(&open, &log, &mut look, step).map_err(|error| super::failed(&error))?;
+            each_record(&open, &log, &mut look, step).map_err(|error| super::super::rewriting::failed(&error))?;
             // A finished set is 32 KiB at most; one that is being made takes far more.
             scan.leaving.range_mut((number, 0)..=(number, u16::MAX)).for_each(|(_, leaving)| leaving.close());
         }
@@ -122,8 +171,8 @@ impl Scan {
         log: &Log,
         history: Option<&History>,
         (index, record): (u64, &Record),
-        now: u64,
-        upto: u64,
+        is_held: bool,
+        (now, upto): (u64, u64),
     ) {
         let place = (log.identity.number, record.class);
         let bytes = record.body.len() as u64;
@@ -137,6 +186,9 @@ impl Scan {
             history.due_at(record.class, is_exempt, index, record.recorded_at, upto)
         });
         match due {
+            Due::At { micros, .. } if micros <= now && is_held => {
+                self.held.entry(place).or_default().add(bytes, None);
+            }
             Due::At { micros, months } if micros <= now => {
                 self.leaving.entry(place).or_default().add(index, bytes, months);
             }

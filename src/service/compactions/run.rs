@@ -5,10 +5,7 @@
 //! again and certifies them once more. After MANIFEST: the old generation is the left-over. At no point is a body
 //! gone that no durable certificate names.
 
-use std::path::Path;
-use std::time::Duration;
-
-use super::super::append::{MAX_BATCH_EVENTS, MAX_SUBMISSION_BYTES, internal};
+use super::super::append::{MAX_BATCH_EVENTS, MAX_SUBMISSION_BYTES};
 use super::super::system::own;
 use super::super::{Error, ErrorCode, Service};
 use super::plan::{Scan, class_name};
@@ -17,31 +14,11 @@ use crate::event::{Micros, Outcome};
 use crate::ingest::prepare::Prepared;
 use crate::retention::{Certificate, History};
 use crate::store::layer_id::LayerId;
-use crate::store::layers::{LayerError, Layers};
-use crate::store::rewrite::rewrite;
-use crate::store::seal::Seal;
+use crate::store::record::Record;
+use crate::store::rewrite::Change;
 
-/// How often a certificate is offered to a full queue, and how long between: a minute.
-const TRIES: u32 = 60;
-const BETWEEN_TRIES: Duration = Duration::from_secs(1);
-
-/// How often a layer is planned anew because a policy changed under it.
+/// How often a layer is planned anew because a policy that lengthens, or a hold, came while it was rewritten.
 const MAX_PLANS: u32 = 4;
-
-/// A generation that is being made; removed unless it is forgotten.
-struct Unfinished<'a> {
-    layers: &'a Layers,
-    layer: LayerId,
-    dir: &'a Path,
-}
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.layers.give_up(self.layer, self.dir) {
-            tracing::warn!(%error, "what was written of the new generation stays until the next start");
-        }
-    }
-}
 
 /// What became of one layer.
 #[derive(Clone, Copy, Default)]
@@ -71,76 +48,31 @@ impl Service {
             }
         }
         let detail =
-            format!("layer {layer}: policies kept changing while it was compacted; nothing of it left");
+            format!("layer {layer}: policies and holds kept coming while it was compacted; nothing of it left");
         Err(Error::new(ErrorCode::Busy, detail))
     }
 
-    /// `None` when a policy changed since the plan: nothing was changed then.
+    /// `None` when a policy or a hold came that keeps something of it: nothing was changed then.
     fn let_go(
         &self,
         scan: &Scan,
         confirmed: Option<u64>,
         step: &mut dyn FnMut(usize) -> bool,
     ) -> Result<Option<Done>, Error> {
-        let store = &self.0.store;
-        let layers = &store.layers;
-        let bytes_before = layers.disk_bytes(scan.layer).map_err(|error| internal(&error))?;
-        self.demand_room(bytes_before)?;
-        let sealed = layers.dirs().into_iter().find(|(id, _)| *id == scan.layer);
-        let sealed = sealed.and_then(|(_, dir)| Seal::read(&dir).transpose()).transpose();
-        let sealed = sealed.map_err(|error| internal(&error))?.ok_or_else(|| {
-            Error::new(
-                ErrorCode::Busy,
-                format!("layer {} is not sealed yet; nothing was changed", scan.layer),
-            )
-        })?;
-        let from = layers.get(scan.layer).map_err(|error| internal(&error))?;
-        let (generation, dir, into) = layers.begin_next(scan.layer).map_err(|error| internal(&error))?;
-        let unfinished = Unfinished { layers, layer: scan.layer, dir: &dir };
-        let mut leaves = |log: u32, index: u64, record: &crate::store::record::Record| {
-            scan.leaves(log, record.class, index)
+        let mut change = |log: u32, index: u64, record: &Record| {
+            if scan.leaves(log, record.class, index) { Change::DropBody } else { Change::Keep }
         };
-        let rewritten = rewrite(store, &from, &sealed, &into, &dir, &mut leaves, step);
-        // Closed before it is given up or gone over to.
-        drop((from, into));
-        let rewritten = rewritten.map_err(|error| super::failed(&error))?;
-
-        // From here to the new generation no policy is set: what was due stays due.
-        let gate = self.0.retention.gate.lock();
-        let is_unchanged = |(number, policy): (&u32, &Option<u64>)| {
-            store.log(*number).is_some_and(|log| log.policy() == *policy)
+        let mut agree = || {
+            if self.still_leaves(scan)? { self.certify(scan, confirmed).map(Some) } else { Ok(None) }
         };
-        if !scan.policies.iter().all(is_unchanged) {
-            return Ok(None);
-        }
-        let certificates = self.certify(scan, confirmed)?;
-        // From here on MANIFEST on disk may name it, even where its write fails: only the next open may remove it.
-        std::mem::forget(unfinished);
-        layers.go_over(scan.layer, generation).map_err(|error| {
-            if matches!(error, LayerError::Manifest(_)) {
-                store.poison.set(format!("MANIFEST may or may not name the rewritten layer: {error}"));
-            }
-            internal(&error)
-        })?;
-        drop(gate);
-        layers.sweep();
-        let bytes_after = layers.disk_bytes(scan.layer).map_err(|error| internal(&error))?;
-        Ok(Some(Done { bodies: rewritten.left, bytes_before, bytes_after, certificates, is_rewritten: true }))
-    }
-
-    /// The new generation is written beside the old one: while it is written it takes up to 1.7 times what it holds, and
-    /// those who append are not to feel it.
-    fn demand_room(&self, bytes: u64) -> Result<(), Error> {
-        let free = self.0.space.free_bytes().map_err(|error| internal(&error))?;
-        let needed = bytes.saturating_mul(2).saturating_add(self.0.space.low_water_bytes());
-        if free >= needed {
-            return Ok(());
-        }
-        let detail = format!(
-            "{free} bytes are free, and {needed} are asked for before a layer of {bytes} bytes is rewritten beside itself; \
-             nothing was changed. Free space or extend the disk."
-        );
-        Err(Error::new(ErrorCode::StorageFull, detail))
+        let replaced = self.replace_layer(scan.layer, &mut change, step, &mut agree)?;
+        Ok(replaced.map(|replaced| Done {
+            bodies: replaced.rewritten.changed,
+            bytes_before: replaced.bytes.0,
+            bytes_after: replaced.bytes.1,
+            certificates: replaced.agreed,
+            is_rewritten: true,
+        }))
     }
 
     /// Writes the certificates of a layer, durably. Answers how many.
@@ -160,7 +92,7 @@ impl Service {
                     months,
                     members: set.clone(),
                     policy: log.policy().unwrap_or_default(),
-                    holds: Vec::new(),
+                    holds: self.0.holds.of(number).iter().map(|hold| hold.index).collect(),
                     clock_confirmed: confirmed.map(Micros),
                 };
                 let event = certificate.to_facts().into_iter().fold(
@@ -172,28 +104,14 @@ impl Service {
                 {
                     written += waiting.len() as u64;
                     bytes = 0;
-                    self.write_patiently(std::mem::take(&mut waiting))?;
+                    self.write_patiently(std::mem::take(&mut waiting), Vec::new)?;
                 }
                 bytes += prepared.body.len() + 256;
                 waiting.push(prepared);
             }
         }
         written += waiting.len() as u64;
-        self.write_patiently(waiting)?;
+        self.write_patiently(waiting, Vec::new)?;
         Ok(written)
-    }
-
-    /// Writes entries of Varve's own, again while the queue is full: then nothing of them was stored.
-    fn write_patiently(&self, items: Vec<Prepared>) -> Result<(), Error> {
-        for _ in 0..TRIES {
-            match self.write_own(items.clone(), Vec::new()) {
-                Err(error) if error.code == ErrorCode::Busy => std::thread::sleep(BETWEEN_TRIES),
-                outcome => return outcome.map(drop),
-            }
-        }
-        Err(Error::new(
-            ErrorCode::Busy,
-            "the queue stayed full; the certificate was not written and nothing left",
-        ))
     }
 }

@@ -1,0 +1,184 @@
+//! Acts that need two keys: one asks, another approves within a day. What waits is in memory alone: a restart forgets
+//! it, and who asked asks again; that it was asked for is an entry of the log.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+
+use super::system::own;
+pub use super::view::ApprovalView;
+use super::{Error, ErrorCode, Principal, Scope, Service, random};
+use crate::event::catalog::{Builder, action};
+use crate::event::{Micros, Outcome};
+use crate::store::log::Log;
+
+/// How long an approval waits: a day.
+const WAITS_MICROS: u64 = 24 * 3_600 * 1_000_000;
+
+/// Approvals that wait at once, 200 bytes each.
+const MAX_WAITING: usize = 10_000;
+
+/// What needs two keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Act {
+    /// Release of a hold.
+    ReleaseHold {
+        /// Its index.
+        hold: u64,
+    },
+    /// The end of a log.
+    CloseLog {
+        /// Its size when whoever asked had taken it away.
+        size: u64,
+    },
+    /// Erasure of the person that an entry names.
+    Erase {
+        /// That entry.
+        request: u64,
+    },
+}
+
+impl Act {
+    fn name(self) -> &'static str {
+        match self {
+            Act::ReleaseHold { .. } => "hold.release",
+            Act::CloseLog { .. } => "tenant.close",
+            Act::Erase { .. } => "erasure",
+        }
+    }
+
+    /// The entry that says it was asked for.
+    fn asking(self) -> &'static str {
+        match self {
+            Act::ReleaseHold { .. } => action::HOLD_RELEASE_REQUESTED,
+            Act::CloseLog { .. } => action::LOG_CLOSE_REQUESTED,
+            Act::Erase { .. } => action::ERASURE_REQUESTED,
+        }
+    }
+
+    /// What a key needs to ask for it and to approve it.
+    fn scope(self) -> Scope {
+        match self {
+            Act::ReleaseHold { .. } => Scope::Hold,
+            Act::CloseLog { .. } => Scope::Admin,
+            Act::Erase { .. } => Scope::Erase,
+        }
+    }
+}
+
+struct Waiting {
+    tenant: String,
+    act: Act,
+    asked_by: String,
+    expires_at: u64,
+}
+
+/// What waits, by id.
+#[derive(Default)]
+pub(super) struct Approvals(Mutex<HashMap<String, Waiting>>);
+
+impl Waiting {
+    fn view(&self, id: &str, state: &str, approved_by: Option<&str>) -> ApprovalView {
+        ApprovalView {
+            id: id.to_owned(),
+            state: state.to_owned(),
+            act: self.act.name().to_owned(),
+            tenant: self.tenant.clone(),
+            requested_by: self.asked_by.clone(),
+            approved_by: approved_by.map(str::to_owned),
+            expires_at: Micros(self.expires_at).to_string(),
+        }
+    }
+}
+
+impl Service {
+    /// Keeps an act until another key approves it, and writes that it was asked for; `say` adds what it is about.
+    pub(super) fn ask_approval(
+        &self,
+        by: &Principal,
+        log: &Log,
+        act: Act,
+        say: impl FnOnce(Builder) -> Builder,
+    ) -> Result<ApprovalView, Error> {
+        let mut random_id = [0; 8];
+        random(&mut random_id);
+        let id = format!("{:016x}", u64::from_be_bytes(random_id));
+        self.make_room()?;
+        let event = Builder::new(act.asking(), Outcome::Success).actor("api_key", &by.key_id);
+        self.write_own(vec![own(log, say(event).fact("approval", id.as_str()))?], Vec::new())?;
+        self.wait_for_approval(by, log, act, id)
+    }
+
+    /// The same where the entry is written already.
+    pub(super) fn wait_for_approval(
+        &self,
+        by: &Principal,
+        log: &Log,
+        act: Act,
+        id: String,
+    ) -> Result<ApprovalView, Error> {
+        self.make_room()?;
+        let waiting = Waiting {
+            tenant: log.identity.tenant.clone(),
+            act,
+            asked_by: by.key_id.clone(),
+            expires_at: self.0.stamps.now() + WAITS_MICROS,
+        };
+        let view = waiting.view(&id, "pending", None);
+        self.0.approvals.0.lock().insert(id, waiting);
+        Ok(view)
+    }
+
+    fn make_room(&self) -> Result<(), Error> {
+        let now = self.0.stamps.now();
+        let mut all = self.0.approvals.0.lock();
+        all.retain(|_, waiting| waiting.expires_at > now);
+        if all.len() < MAX_WAITING {
+            return Ok(());
+        }
+        let detail = format!("{MAX_WAITING} approvals wait, the limit; nothing was changed. Approve some, or wait a day.");
+        Err(Error::new(ErrorCode::Busy, detail))
+    }
+
+    /// Approves an act that another key asked for, and does it.
+    ///
+    /// # Errors
+    /// `not_found` where nothing of this id waits that the key may see; `forbidden` where the key lacks the scope, or
+    /// asked for it itself; what the act meets. It waits on then.
+    pub fn approve(&self, by: &Principal, id: &str) -> Result<ApprovalView, Error> {
+        let unknown = || {
+            let detail = "no approval of this id waits for this key: it was given, or forgotten after a day or a restart. Ask anew.";
+            Error::new(ErrorCode::NotFound, detail)
+        };
+        let now = self.0.stamps.now();
+        let (tenant, act, asked_by) = {
+            let all = self.0.approvals.0.lock();
+            let waiting = all.get(id).filter(|waiting| waiting.expires_at > now).ok_or_else(unknown)?;
+            (waiting.tenant.clone(), waiting.act, waiting.asked_by.clone())
+        };
+        let is_own = by.tenant.as_ref().is_some_and(|own| *own == tenant);
+        if !is_own && !(by.is_operator() && act.scope() == Scope::Admin) {
+            return Err(unknown());
+        }
+        let log = self.log_for(by, &tenant, act.scope())?;
+        if by.key_id == asked_by {
+            let detail = "this key asked for it itself: another one must approve; nothing was changed";
+            return Err(Error::new(ErrorCode::Forbidden, detail));
+        }
+        // Taken out while it is done, so that it is done once.
+        let Some(waiting) = self.0.approvals.0.lock().remove(id) else { return Err(unknown()) };
+        let done = match act {
+            Act::ReleaseHold { hold } => self.release_now(&log, hold, &asked_by, &by.key_id),
+            Act::CloseLog { size } => self.close_now(&log, size, &asked_by, &by.key_id),
+            Act::Erase { request } => self.erase_approved(&log, request, &by.key_id),
+        };
+        if let Err(error) = done {
+            // A hold that was released meanwhile, a log that was closed: there is nothing left to approve.
+            if error.code != ErrorCode::NotFound {
+                self.0.approvals.0.lock().insert(id.to_owned(), waiting);
+            }
+            return Err(error);
+        }
+        Ok(waiting.view(id, "approved", Some(&by.key_id)))
+    }
+}

@@ -1,0 +1,331 @@
+//! Erasure of a person: what was sealed about them leaves, the chain and all proofs stay (docs/format/erasure.md).
+//!
+//! Reading order: `find` (which disclosures are the person's), `run` (certify, rewrite, wipe), this file (asking, and how
+//! it stands).
+
+#![expect(clippy::disallowed_methods, reason = "its thread, and when it tries again")]
+
+mod find;
+mod run;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde::Deserialize;
+
+pub(super) use find::{Found, Person};
+
+use super::append::internal;
+use super::approvals::{Act, ApprovalView};
+use super::holds::{disclosed, each_match};
+use super::system::own;
+use super::view::ErasureView;
+use super::{Error, ErrorCode, Principal, Scope, Service, random};
+use crate::event::catalog::{Builder, action};
+use crate::event::{Micros, Outcome, Tenant};
+use crate::ingest::queue::Control;
+use crate::query::QueryText;
+use crate::retention::ErasureCertificate;
+use crate::store::log::{Log, Sequenced};
+use crate::store::state::ErasurePhase;
+
+/// Longest body of a request: a type, an id of 2,048 characters, a basis, each character escaped.
+pub const MAX_ERASURE_BYTES: usize = 32 << 10;
+
+/// Days that backups are kept, unless said otherwise.
+pub const BACKUP_DAYS: u16 = 30;
+
+/// Erasures that are asked for and not done, at once: 16 bytes each in every snapshot.
+const MAX_OPEN: usize = 10_000;
+
+/// Longest basis, in bytes.
+const MAX_BASIS_BYTES: usize = 1_024;
+
+/// Erasures that a list shows, the newest.
+const MAX_LISTED: usize = 1_000;
+
+/// Indexes of held records that an answer names; all are counted.
+const MAX_HELD: usize = 1_000;
+
+/// How long before what failed is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(20);
+
+const DAY_MICROS: u64 = 24 * 3_600 * 1_000_000;
+
+/// The thread that erases, and what it met.
+pub(super) struct Erasures {
+    needs_approval: bool,
+    backup_days: u16,
+    stopping: Arc<AtomicBool>,
+    worker: Mutex<Worker>,
+}
+
+#[derive(Default)]
+struct Worker {
+    thread: Option<JoinHandle<()>>,
+    /// When it ended without having done all, and why.
+    failed: Option<(Instant, String)>,
+}
+
+impl Erasures {
+    pub(super) fn new(needs_approval: bool, backup_days: u16) -> Erasures {
+        Erasures { needs_approval, backup_days, stopping: Arc::default(), worker: Mutex::default() }
+    }
+
+    /// Breaks off what runs, and waits for it.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        let thread = self.worker.lock().thread.take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What a request says.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    subject: Person,
+    basis: String,
+}
+
+/// What an asking led to.
+pub enum Asked {
+    /// It is on its way.
+    Erasure(Box<ErasureView>),
+    /// Another key must approve it.
+    Approval(ApprovalView),
+}
+
+impl Service {
+    /// Asks for the erasure of a person.
+    ///
+    /// # Errors
+    /// `bad_request` with the member that cannot be; `held` where a hold keeps every record of the person. Nothing is erased then.
+    pub fn request_erasure(&self, by: &Principal, tenant: &str, body: &[u8]) -> Result<Asked, Error> {
+        let log = self.log_for(by, tenant, Scope::Erase)?;
+        if tenant == Tenant::SYSTEM {
+            return Err(refused("", "Varve's own log names no person but by the ids of API keys. Name a tenant"));
+        }
+        let wanted: Wanted = serde_json::from_slice(body).map_err(|error| {
+            // The text of the error may quote what was sent.
+            let (line, column) = (error.line(), error.column());
+            refused("", &format!("not an erasure at line {line} column {column}: `subject` with `type` and `id`, and `basis`"))
+        })?;
+        if wanted.basis.is_empty() || wanted.basis.len() > MAX_BASIS_BYTES {
+            return Err(refused("/basis", "`basis` has 1 to 1,024 bytes"));
+        }
+        let person = &wanted.subject;
+        let event = Builder::new(action::ERASURE_REQUESTED, Outcome::Success)
+            .actor("api_key", &by.key_id)
+            .target(&person.kind, &person.id)
+            .reason(&wanted.basis);
+        let is_sound = !person.id.is_empty() && event.clone().build().is_ok();
+        if !is_sound {
+            return Err(refused("/subject", "`type` and `id` are those of an actor or target"));
+        }
+        if self.0.store.erasures().len() >= MAX_OPEN {
+            let detail = format!("{MAX_OPEN} erasures are not done yet, the limit; nothing was changed. Ask again later.");
+            return Err(Error::new(ErrorCode::Busy, detail));
+        }
+        let found = self.find(&log, person)?;
+        if !found.held.is_empty() && found.records == 0 {
+            let detail = format!(
+                "a legal hold keeps all {} records of this person; nothing was erased. Among them: {}",
+                found.held.len(),
+                listed(&found.held)
+            );
+            return Err(Error::new(ErrorCode::Held, detail));
+        }
+        let number = log.identity.number;
+        if self.0.erasures.needs_approval {
+            let record = self.write_own(vec![own(&log, event)?], Vec::new())?;
+            let request = record.first().map(|record| record.index).unwrap_or_default();
+            let mut id = [0; 8];
+            random(&mut id);
+            let id = format!("{:016x}", u64::from_be_bytes(id));
+            return self.wait_for_approval(by, &log, Act::Erase { request }, id).map(Asked::Approval);
+        }
+        let control = Control::Erasure { log: number, index: u64::MAX, phase: ErasurePhase::Requested };
+        let record = self.write_own(vec![own(&log, event)?], vec![control])?;
+        let record = record.first().cloned();
+        let record = record.ok_or_else(|| Error::new(ErrorCode::Internal, "the entry was written and is not there"))?;
+        self.begin_erasures();
+        let mut view = self.erasure_view(&record, &BTreeMap::new());
+        view.records = Some(found.records);
+        view.held = found.held.len() as u64;
+        view.held_indexes = found.held.into_iter().take(MAX_HELD).collect();
+        Ok(Asked::Erasure(Box::new(view)))
+    }
+
+    /// Begins what a second key approved.
+    pub(super) fn erase_approved(&self, log: &Log, request: u64, approved: &str) -> Result<(), Error> {
+        let control =
+            Control::Erasure { log: log.identity.number, index: request, phase: ErasurePhase::Requested };
+        let event = Builder::new(action::ERASURE_APPROVED, Outcome::Success)
+            .actor("api_key", approved)
+            .fact("request", request);
+        self.write_own(vec![own(log, event)?], vec![control])?;
+        self.begin_erasures();
+        Ok(())
+    }
+
+    /// The erasures of a tenant, newest first.
+    pub fn erasures(&self, by: &Principal, tenant: &str) -> Result<Vec<ErasureView>, Error> {
+        let log = self.log_for(by, tenant, Scope::Erase)?;
+        let outcomes = self.outcomes(&log)?;
+        let mut views = Vec::new();
+        self.each_own(&log, action::ERASURE_REQUESTED, &mut |record| {
+            views.push(self.erasure_view(record, &outcomes));
+            Ok(())
+        })?;
+        views.reverse();
+        views.truncate(MAX_LISTED);
+        Ok(views)
+    }
+
+    /// How an erasure stands.
+    pub fn erasure(&self, by: &Principal, tenant: &str, id: &str) -> Result<ErasureView, Error> {
+        let log = self.log_for(by, tenant, Scope::Erase)?;
+        let unknown = || Error::new(ErrorCode::NotFound, "no erasure of this id was asked for");
+        let index: u64 = id.parse().map_err(|_| unknown())?;
+        let record = self.0.store.record(&log, index).map_err(|error| internal(&error))?;
+        let record = record.filter(|record| action_of(record).as_deref() == Some(action::ERASURE_REQUESTED));
+        let record = record.ok_or_else(unknown)?;
+        Ok(self.erasure_view(&record, &self.outcomes(&log)?))
+    }
+
+    /// Starts the thread that erases, where there is something to erase and it does not run. `is_due` is asked where the last
+    /// run failed.
+    pub(super) fn begin_erasures(&self) {
+        let all = &self.0.erasures;
+        let mut worker = all.worker.lock();
+        let runs = worker.thread.as_ref().is_some_and(|thread| !thread.is_finished());
+        if runs || all.stopping.load(Ordering::Acquire) || self.0.store.erasures().is_empty() {
+            return;
+        }
+        if worker.failed.as_ref().is_some_and(|(at, _)| at.elapsed() < TRY_AGAIN) {
+            return;
+        }
+        let service = Arc::downgrade(&self.0);
+        let body = move || {
+            // Held for as long as it runs: `stop` waits for it.
+            let Some(inner) = service.upgrade() else { return };
+            super::compactions::yield_to_others();
+            let service = Service(inner);
+            let outcome = service.erase_all();
+            service.0.erasures.worker.lock().failed = outcome.err().map(|error| {
+                tracing::error!(%error, "an erasure is not done yet; it is tried again");
+                (Instant::now(), error.to_string())
+            });
+        };
+        match thread::Builder::new().name("varve-erasure".to_owned()).spawn(body) {
+            Ok(thread) => worker.thread = Some(thread),
+            Err(error) => tracing::error!(%error, "the thread of an erasure was not started; it is tried again"),
+        }
+    }
+
+    fn erasure_view(&self, record: &Sequenced, outcomes: &BTreeMap<u64, ErasureOutcome>) -> ErasureView {
+        let all = &self.0.erasures;
+        let number = record.index;
+        let open = self.0.store.erasures().into_iter().find(|((_, index), _)| *index == number);
+        let outcome = outcomes.get(&number).copied().unwrap_or_default();
+        let state = match open {
+            Some((_, ErasurePhase::Certified)) => "rewriting",
+            Some(_) => "pending",
+            None if outcome.done_at.is_some() => "done",
+            // Written before its control: asked for, and waiting for another key.
+            None => "pending",
+        };
+        let from = outcome.done_at.unwrap_or_else(|| self.0.stamps.now());
+        ErasureView {
+            id: number.to_string(),
+            state: state.to_owned(),
+            requested_at: Micros(record.record.recorded_at).to_string(),
+            done_at: outcome.done_at.map(|at| Micros(at).to_string()),
+            records: None,
+            disclosures: outcome.disclosures,
+            held: outcome.held,
+            held_indexes: Vec::new(),
+            backups_until: Micros(from + u64::from(all.backup_days) * DAY_MICROS).to_string(),
+            detail: match state {
+                "done" => None,
+                _ => all.worker.lock().failed.as_ref().map(|(_, why)| why.clone()),
+            },
+        }
+    }
+
+    /// What the log says of each erasure that was asked for.
+    fn outcomes(&self, log: &Log) -> Result<BTreeMap<u64, ErasureOutcome>, Error> {
+        let mut outcomes: BTreeMap<u64, ErasureOutcome> = BTreeMap::new();
+        self.each_own(log, action::ERASURE_COMPLETED, &mut |record| {
+            if let Some(certificate) = certificate_of(record) {
+                for request in certificate.requests.iter() {
+                    let outcome = outcomes.entry(request).or_default();
+                    outcome.disclosures += certificate.count();
+                    outcome.held = outcome.held.max(certificate.held);
+                }
+            }
+            Ok(())
+        })?;
+        self.each_own(log, action::ERASURE_DONE, &mut |record| {
+            let facts = record.record.body().and_then(Result::ok).and_then(|body| body.facts());
+            if let Some(request) = facts.and_then(|facts| facts.get("request")?.as_number()) {
+                outcomes.entry(request).or_default().done_at = Some(record.record.recorded_at);
+            }
+            Ok(())
+        })?;
+        Ok(outcomes)
+    }
+
+    /// Visits entries of Varve's own with an action, oldest first.
+    fn each_own(
+        &self,
+        log: &Log,
+        name: &str,
+        visit: &mut dyn FnMut(&Arc<Sequenced>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let text = QueryText { action: Some(name.to_owned()), ..QueryText::default() };
+        each_match(&self.0.store, log, &text, visit)
+    }
+}
+
+/// What became of one erasure, as the log says. What a batch erased is counted for each request in it.
+#[derive(Clone, Copy, Default)]
+struct ErasureOutcome {
+    disclosures: u64,
+    held: u64,
+    done_at: Option<u64>,
+}
+
+fn certificate_of(record: &Sequenced) -> Option<ErasureCertificate> {
+    ErasureCertificate::from_facts(&record.record.body()?.ok()?.facts()?).ok()
+}
+
+fn action_of(record: &Sequenced) -> Option<String> {
+    record.record.body()?.ok()?.action().map(str::to_owned)
+}
+
+/// The person that an entry asks to erase; `None` where that was erased already.
+fn person_of(record: &Sequenced) -> Option<Person> {
+    let body = record.record.body()?.ok()?;
+    let target = disclosed(&body, "/targets/0")?;
+    let event: serde_json::Value = serde_json::from_slice(&body.canonical).ok()?;
+    let kind = event.get("targets")?.get(0)?.get("type")?.as_str()?.to_owned();
+    Some(Person { kind, id: target.get("id")?.as_str()?.to_owned() })
+}
+
+fn listed(indexes: &[u64]) -> String {
+    let first: Vec<String> = indexes.iter().take(20).map(u64::to_string).collect();
+    first.join(" ")
+}
+
+fn refused(pointer: &str, what: &str) -> Error {
+    let error = Error::new(ErrorCode::BadRequest, format!("{what}; nothing was erased"));
+    if pointer.is_empty() { error } else { error.at(pointer) }
+}

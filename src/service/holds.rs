@@ -1,0 +1,475 @@
+//! Legal holds: what is held stays, whatever a policy or an erasure says (docs/format/holds.md).
+//!
+//! A hold wins from the moment its entry is durable: it is written under the lock that a compaction holds from its last
+//! look at the holds until the bodies are gone. Crash points: after the entry and before its lists are complete, the
+//! hold holds everything below it; the next start lists what was left ([`Service::resolve_holds`]).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
+use serde::Deserialize;
+
+use super::approvals::{Act, ApprovalView};
+use super::append::{MAX_BATCH_EVENTS, MAX_SUBMISSION_BYTES, internal};
+use super::system::own;
+use super::view::HoldView;
+use super::{Error, ErrorCode, Principal, Scope, Service};
+use crate::event::catalog::{Builder, action};
+use crate::event::{Body, Micros, Outcome, Tenant};
+use crate::ingest::queue::Control;
+use crate::query::{self, Filter, Order, QueryText, Request};
+use crate::retention::{Hold, HoldKind, IndexSet, MAX_HOLDS, PlacedHold, Pushed, ReleasedHold, ResolvedHold, SetBuilder};
+use crate::store::log::{Log, Sequenced};
+use crate::store::matcher::Matcher;
+use crate::store::read::Store;
+
+/// Longest body of a request that places a hold: 10,000 indexes of 13 digits, and a filter.
+pub const MAX_HOLD_BYTES: usize = 256 << 10;
+
+/// Most indexes that a request names.
+const MAX_INDEXES: usize = 10_000;
+
+/// Longest reason and case, in bytes.
+const MAX_REASON_BYTES: usize = 4_096;
+const MAX_CASE_BYTES: usize = 256;
+
+/// How long a hold waits for a compaction that is letting bodies go.
+const GATE_WAIT: Duration = Duration::from_secs(10);
+
+/// Indexes of bodies that were gone already which an answer lists; all are counted.
+const MAX_GONE: usize = 1_000;
+
+/// How long one page of a search may take while a hold is resolved; it goes on with the next.
+const PAGE_TIME: Duration = Duration::from_secs(5);
+
+/// The holds in force, by log. A list is replaced whole.
+#[derive(Default)]
+pub(super) struct Holds(RwLock<HashMap<u32, Arc<Vec<Arc<Hold>>>>>);
+
+impl Holds {
+    /// Those of a log, in the order they were placed.
+    pub(super) fn of(&self, log: u32) -> Arc<Vec<Arc<Hold>>> {
+        self.0.read().get(&log).cloned().unwrap_or_default()
+    }
+
+    fn change(&self, log: u32, change: impl FnOnce(&mut Vec<Arc<Hold>>)) {
+        let mut all = self.0.write();
+        let mut holds = all.get(&log).map_or_else(Vec::new, |holds| holds.to_vec());
+        change(&mut holds);
+        all.insert(log, Arc::new(holds));
+    }
+}
+
+/// What a request for a hold says.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    reason: String,
+    #[serde(default)]
+    case: Option<String>,
+    #[serde(default)]
+    tenant: Option<bool>,
+    #[serde(default)]
+    filter: Option<serde_json::Value>,
+    #[serde(default)]
+    indexes: Option<Vec<u64>>,
+}
+
+/// What is to be held.
+enum What {
+    Tenant,
+    Filter(Box<Filter>, String),
+    Indexes(Vec<u64>),
+}
+
+impl What {
+    fn kind(&self) -> HoldKind {
+        match self {
+            What::Tenant => HoldKind::Tenant,
+            What::Filter(..) => HoldKind::Filter,
+            What::Indexes(_) => HoldKind::Indexes,
+        }
+    }
+}
+
+/// Holds of a store that was just opened, and what the sequencer is to look for.
+pub(super) struct Restored {
+    pub(super) holds: Holds,
+    pub(super) matchers: Vec<(u32, u64, Matcher)>,
+}
+
+/// Reads the holds in force of all logs. What cannot be read is an error: nothing may leave past a hold that is not known.
+pub(super) fn restore(store: &Store) -> Result<Restored, Error> {
+    let restored = Restored { holds: Holds::default(), matchers: Vec::new() };
+    store.logs().into_iter().try_fold(restored, |mut restored, log| {
+        let number = log.identity.number;
+        let mut holds = Vec::new();
+        for index in log.holds() {
+            let record = store.record(&log, index).map_err(|error| internal(&error))?;
+            let (placed, what) = record.as_deref().and_then(read_placed).ok_or_else(|| not_a_hold(index))?;
+            if placed.extends {
+                let matcher = match &what {
+                    What::Filter(filter, _) => filter.matcher(&log.identity.index_key),
+                    _ => Matcher::default(),
+                };
+                restored.matchers.push((number, index, matcher));
+            }
+            holds.push(Hold::new(index, placed));
+        }
+        if holds.iter().any(|hold| hold.placed.kind != HoldKind::Tenant) {
+            read_lists(store, &log, &mut holds)?;
+        }
+        if !holds.is_empty() {
+            restored.holds.change(number, |all| all.extend(holds.into_iter().map(Arc::new)));
+        }
+        Ok(restored)
+    })
+}
+
+/// Reads the lists of holds out of the log, from the first of them on.
+fn read_lists(store: &Store, log: &Log, holds: &mut [Hold]) -> Result<(), Error> {
+    let filter = QueryText { action: Some(action::HOLD_RESOLVED.to_owned()), ..QueryText::default() };
+    each_match(store, log, &filter, &mut |record| {
+        let facts = record.record.body().and_then(Result::ok).and_then(|body| body.facts());
+        let resolved = facts.and_then(|facts| ResolvedHold::from_facts(&facts).ok());
+        let resolved = resolved.ok_or_else(|| not_a_hold(record.index))?;
+        match holds.iter_mut().find(|hold| hold.index == resolved.hold) {
+            Some(hold) => hold.resolve(&resolved).map_err(|_| not_a_hold(record.index)),
+            None => Ok(()),
+        }
+    })
+}
+
+/// Visits what a filter finds below the size of the log now, oldest first.
+pub(super) fn each_match(
+    store: &Store,
+    log: &Log,
+    text: &QueryText,
+    visit: &mut dyn FnMut(&Arc<Sequenced>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    #[expect(clippy::disallowed_methods, reason = "a page of a search ends by time and goes on")]
+    let deadline = || Instant::now() + PAGE_TIME;
+    let mut request =
+        Request::parse(text, deadline()).map_err(|error| internal(&error))?;
+    (request.order, request.limit) = (Order::Asc, query::MAX_LIMIT);
+    let end = log.size();
+    loop {
+        let answer = query::run(store, log, &request).map_err(|error| internal(&error))?;
+        for record in answer.records.iter().take_while(|record| record.index < end) {
+            visit(record)?;
+        }
+        let Some(next) = answer.next.filter(|_| answer.records.last().is_none_or(|last| last.index < end))
+        else {
+            return Ok(());
+        };
+        request.cursor = Some(query::Cursor::parse(&next).map_err(|error| internal(&error))?);
+        request.deadline = deadline();
+    }
+}
+
+impl Service {
+    /// Places a hold. It wins from the moment this returns: what it holds does not leave, nor what is appended from then
+    /// on and matches.
+    ///
+    /// # Errors
+    /// `bad_request` with the member that cannot be; `busy` while a compaction is letting bodies go. Nothing is held then.
+    pub fn place_hold(&self, by: &Principal, tenant: &str, body: &[u8]) -> Result<HoldView, Error> {
+        let log = self.log_for(by, tenant, Scope::Hold)?;
+        if tenant == Tenant::SYSTEM {
+            return Err(refused("", "Varve's own log is kept for ever: nothing is held. Name a tenant."));
+        }
+        let (wanted, what) = parse(body, log.size())?;
+        let _gate = self.hold_gate()?;
+        if self.0.holds.of(log.identity.number).len() >= MAX_HOLDS {
+            let detail = format!("the log has {MAX_HOLDS} holds in force, its limit; nothing more is held");
+            return Err(Error::new(ErrorCode::Forbidden, detail));
+        }
+        let matcher = match &what {
+            What::Tenant => Some(Matcher::default()),
+            What::Filter(filter, _) => Some(filter.matcher(&log.identity.index_key))
+                .filter(|matcher| matcher.can_match_from(self.0.stamps.now())),
+            What::Indexes(_) => None,
+        };
+        let placed = PlacedHold { kind: what.kind(), extends: matcher.is_some() };
+        let mut event = Builder::new(action::HOLD_PLACED, Outcome::Success)
+            .actor("api_key", &by.key_id)
+            .reason(&wanted.reason);
+        event = wanted.case.iter().fold(event, |event, case| event.context("case_id", case));
+        event = match &what {
+            What::Tenant => event,
+            What::Filter(_, text) => event.metadata("filter", text.as_str()),
+            What::Indexes(indexes) => event.metadata("indexes", indexes_text(indexes)),
+        };
+        event = placed.to_facts().into_iter().fold(event, |event, (name, value)| event.fact(name, value));
+        let control = Control::PlaceHold { log: log.identity.number, matcher };
+        let index = self.write_own(vec![own(&log, event)?], vec![control])?.first().map(|record| record.index);
+        let index = index.ok_or_else(|| not_a_hold(log.size()))?;
+        let hold = Arc::new(Hold::new(index, placed));
+        self.0.holds.change(log.identity.number, |holds| holds.push(hold));
+        let gone = self.resolve(&log, index, &what)?;
+        let mut view = self.hold_view(&log, index)?;
+        view.gone = gone.len() as u64;
+        view.gone_indexes = gone.into_iter().take(MAX_GONE).collect();
+        Ok(view)
+    }
+
+    /// The holds in force.
+    pub fn holds(&self, by: &Principal, tenant: &str) -> Result<Vec<HoldView>, Error> {
+        let log = self.log_for(by, tenant, Scope::Hold)?;
+        self.0.holds.of(log.identity.number).iter().map(|hold| self.hold_view(&log, hold.index)).collect()
+    }
+
+    /// Asks for the release of a hold: another key with the scope must approve it.
+    pub fn release_hold(&self, by: &Principal, tenant: &str, hold: &str) -> Result<ApprovalView, Error> {
+        let log = self.log_for(by, tenant, Scope::Hold)?;
+        let hold = self.hold_named(&log, hold)?;
+        self.ask_approval(by, &log, Act::ReleaseHold { hold: hold.index }, |event| {
+            event.fact("hold", hold.index)
+        })
+    }
+
+    /// Releases a hold that two keys agreed on.
+    pub(super) fn release_now(&self, log: &Log, hold: u64, asked: &str, approved: &str) -> Result<(), Error> {
+        let _gate = self.hold_gate()?;
+        let number = log.identity.number;
+        self.hold_named(log, &hold.to_string())?;
+        let event = Builder::new(action::HOLD_RELEASED, Outcome::Success)
+            .actor("api_key", asked)
+            .metadata("approved_by", approved);
+        let facts = ReleasedHold { hold }.to_facts().into_iter();
+        let event = facts.fold(event, |event, (name, value)| event.fact(name, value));
+        self.write_own(vec![own(log, event)?], vec![Control::ReleaseHold { log: number, hold }])?;
+        self.0.holds.change(number, |holds| holds.retain(|other| other.index != hold));
+        Ok(())
+    }
+
+    /// Lists the members of holds that a stop cut off before theirs were listed.
+    pub(super) fn resolve_holds(&self) -> Result<(), Error> {
+        let waiting = || {
+            let logs = self.0.store.logs().into_iter().filter(|log| !log.holds().is_empty());
+            logs.flat_map(|log| {
+                let holds = self.0.holds.of(log.identity.number);
+                let open = holds.iter().find(|hold| is_open(hold)).map(|hold| hold.index);
+                open.map(|hold| (log, hold))
+            })
+            .next()
+        };
+        if waiting().is_none() {
+            return Ok(());
+        }
+        // Whoever places a hold has the lock until it is resolved: this one is nobody's.
+        let _gate = self.hold_gate()?;
+        while let Some((log, hold)) = waiting() {
+            let record = self.0.store.record(&log, hold).map_err(|error| internal(&error))?;
+            let (_, what) = record.as_deref().and_then(read_placed).ok_or_else(|| not_a_hold(hold))?;
+            self.resolve(&log, hold, &what)?;
+        }
+        Ok(())
+    }
+
+    /// Lists what a hold holds of what is there, durably. Answers what it names that is gone.
+    fn resolve(&self, log: &Log, index: u64, what: &What) -> Result<Vec<u64>, Error> {
+        let store = &self.0.store;
+        let (mut sets, mut filling, mut gone) = (Vec::new(), SetBuilder::new(), Vec::new());
+        let mut take = |index: u64, is_there: bool| {
+            if !is_there {
+                gone.push(index);
+            } else if filling.push(index) == Pushed::Full {
+                sets.extend(std::mem::take(&mut filling).finish());
+                // An empty set has room for any one index.
+                let _ = filling.push(index);
+            }
+        };
+        match what {
+            What::Tenant => return Ok(Vec::new()),
+            What::Indexes(indexes) => {
+                for &index in indexes {
+                    let record = store.record(log, index).map_err(|error| internal(&error))?;
+                    take(index, record.is_some_and(|record| !record.record.body.is_empty()));
+                }
+            }
+            What::Filter(_, text) => {
+                let text = filter_text(text).ok_or_else(|| not_a_hold(index))?;
+                each_match(store, log, &text, &mut |record| {
+                    if record.index < index {
+                        take(record.index, !record.record.body.is_empty());
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        sets.extend(filling.finish());
+        self.write_lists(log, index, &sets)?;
+        Ok(gone)
+    }
+
+    fn write_lists(&self, log: &Log, index: u64, sets: &[IndexSet]) -> Result<(), Error> {
+        let number = log.identity.number;
+        let known = self.0.holds.of(number).iter().find(|hold| hold.index == index).cloned();
+        let mut hold = known.map(|hold| Hold::clone(&hold)).ok_or_else(|| not_a_hold(index))?;
+        let mut waiting = Vec::new();
+        let mut bytes = 0;
+        let parts = ResolvedHold::of(index, sets);
+        let written = usize::try_from(hold.parts_read()).unwrap_or(usize::MAX);
+        for part in parts.iter().skip(written) {
+            hold.resolve(part).map_err(|_| not_a_hold(index))?;
+            let event = part.to_facts().into_iter().fold(
+                Builder::new(action::HOLD_RESOLVED, Outcome::Success),
+                |event, (name, value)| event.fact(name, value),
+            );
+            let prepared = own(log, event)?;
+            if waiting.len() >= MAX_BATCH_EVENTS || bytes + prepared.body.len() > MAX_SUBMISSION_BYTES / 2 {
+                self.write_patiently(std::mem::take(&mut waiting), Vec::new)?;
+                bytes = 0;
+            }
+            bytes += prepared.body.len() + 256;
+            waiting.push(prepared);
+        }
+        self.write_patiently(waiting, Vec::new)?;
+        self.0.holds.change(number, |holds| {
+            holds.iter_mut().filter(|other| other.index == index).for_each(|other| *other = Arc::new(hold.clone()));
+        });
+        Ok(())
+    }
+
+    /// The lock under which holds and policies change, and bodies are let go of.
+    fn hold_gate(&self) -> Result<parking_lot::MutexGuard<'_, ()>, Error> {
+        self.0.retention.gate.try_lock_for(GATE_WAIT).ok_or_else(|| {
+            let detail = "a compaction is letting bodies go, or another hold is being placed; nothing was changed, ask again";
+            Error::new(ErrorCode::Busy, detail)
+        })
+    }
+
+    fn hold_named(&self, log: &Log, hold: &str) -> Result<Arc<Hold>, Error> {
+        let holds = self.0.holds.of(log.identity.number);
+        let found = holds.iter().find(|other| other.index.to_string() == hold);
+        found.cloned().ok_or_else(|| Error::new(ErrorCode::NotFound, "no hold of this id is in force"))
+    }
+
+    fn hold_view(&self, log: &Log, index: u64) -> Result<HoldView, Error> {
+        let hold = self.hold_named(log, &index.to_string())?;
+        let record = self.0.store.record(log, index).map_err(|error| internal(&error))?;
+        let record = record.ok_or_else(|| not_a_hold(index))?;
+        let body = record.record.body().and_then(Result::ok).ok_or_else(|| not_a_hold(index))?;
+        let text = |path: &str| disclosed(&body, path);
+        let filter = text("/metadata").and_then(|metadata| metadata.get("filter")?.as_str().map(str::to_owned));
+        Ok(HoldView {
+            id: index.to_string(),
+            kind: hold.placed.kind.name().to_owned(),
+            placed_at: Micros(record.record.recorded_at).to_string(),
+            reason: text("/reason").and_then(|reason| reason.as_str().map(str::to_owned)),
+            case: text("/context").and_then(|context| context.get("case_id")?.as_str().map(str::to_owned)),
+            filter: filter.and_then(|filter| serde_json::from_str(&filter).ok()),
+            extends: hold.placed.extends,
+            resolved: !is_open(&hold),
+            members: (hold.placed.kind != HoldKind::Tenant).then(|| hold.listed()),
+            gone: 0,
+            gone_indexes: Vec::new(),
+        })
+    }
+}
+
+/// Whether its members are still to be listed.
+fn is_open(hold: &Hold) -> bool {
+    hold.placed.kind != HoldKind::Tenant && !hold.is_resolved()
+}
+
+fn refused(pointer: &str, what: &str) -> Error {
+    let error = Error::new(ErrorCode::BadRequest, format!("{what}; nothing more is held"));
+    if pointer.is_empty() { error } else { error.at(pointer) }
+}
+
+fn parse(body: &[u8], size: u64) -> Result<(Wanted, What), Error> {
+    let wanted: Wanted = serde_json::from_slice(body).map_err(|error| {
+        // The text of the error may quote what was sent.
+        refused("", &format!("not a hold at line {} column {}: `reason`, and one of `tenant`, `filter`, `indexes`", error.line(), error.column()))
+    })?;
+    if wanted.reason.is_empty() || wanted.reason.len() > MAX_REASON_BYTES {
+        return Err(refused("/reason", "`reason` has 1 to 4,096 bytes"));
+    }
+    if wanted.case.as_ref().is_some_and(|case| case.is_empty() || case.len() > MAX_CASE_BYTES) {
+        return Err(refused("/case", "`case` has 1 to 256 bytes"));
+    }
+    let what = match (wanted.tenant, &wanted.filter, &wanted.indexes) {
+        (Some(true), None, None) => What::Tenant,
+        (None, Some(filter), None) => {
+            let text = filter.to_string();
+            let query = filter_text(&text)
+                .ok_or_else(|| refused("/filter", "`filter` has the members of a query's filter, as strings"))?;
+            let filter = Filter::parse(&query)
+                .map_err(|error| refused(&format!("/filter/{}", error.member), &error.to_string()))?;
+            if filter == Filter::default() {
+                return Err(refused("/filter", "a filter that finds everything: say `\"tenant\": true`"));
+            }
+            What::Filter(Box::new(filter), text)
+        }
+        (None, None, Some(indexes)) => {
+            if indexes.is_empty() || indexes.len() > MAX_INDEXES {
+                return Err(refused("/indexes", "`indexes` are 1 to 10,000"));
+            }
+            let mut indexes = indexes.clone();
+            indexes.sort_unstable();
+            indexes.dedup();
+            if indexes.last().is_some_and(|last| *last >= size) {
+                return Err(refused("/indexes", &format!("the log has {size} entries")));
+            }
+            What::Indexes(indexes)
+        }
+        _ => return Err(refused("", "a hold says one of `\"tenant\": true`, `filter` and `indexes`")),
+    };
+    Ok((wanted, what))
+}
+
+/// The filter of a hold; `None` where it says more than a filter does.
+fn filter_text(text: &str) -> Option<QueryText> {
+    let query: QueryText = serde_json::from_str(text).ok()?;
+    let is_filter = query.order.is_none() && query.limit.is_none() && query.cursor.is_none() && !query.verifiable;
+    is_filter.then_some(query)
+}
+
+fn indexes_text(indexes: &[u64]) -> String {
+    let mut text = String::new();
+    for index in indexes {
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text.push_str(&index.to_string());
+    }
+    text
+}
+
+/// What the entry of a hold says, its sealed part included.
+fn read_placed(record: &Sequenced) -> Option<(PlacedHold, What)> {
+    let body = record.record.body()?.ok()?;
+    let placed = PlacedHold::from_facts(&body.facts()?).ok()?;
+    let metadata = disclosed(&body, "/metadata");
+    let text = |name: &str| metadata.as_ref()?.get(name)?.as_str().map(str::to_owned);
+    let what = match placed.kind {
+        HoldKind::Tenant => What::Tenant,
+        HoldKind::Filter => {
+            let text = text("filter")?;
+            What::Filter(Box::new(Filter::parse(&filter_text(&text)?).ok()?), text)
+        }
+        HoldKind::Indexes => {
+            What::Indexes(text("indexes")?.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?)
+        }
+    };
+    Some((placed, what))
+}
+
+/// A sealed value of a body.
+pub(super) fn disclosed(body: &Body, path: &str) -> Option<serde_json::Value> {
+    let disclosure = body.disclosures.iter().find(|disclosure| disclosure.path == path)?;
+    serde_json::from_slice(&disclosure.value).ok()
+}
+
+fn not_a_hold(index: u64) -> Error {
+    tracing::error!(index, "an entry that must say a legal hold does not");
+    let detail = format!(
+        "the entry at index {index} must say a legal hold and does not: nothing leaves this log. Stop the server and run \
+         `varve verify` on the directory."
+    );
+    Error::new(ErrorCode::Internal, detail)
+}

@@ -1,0 +1,113 @@
+//! One closed layer goes over to a new generation: what a compaction and an erasure have in common.
+//!
+//! Crash points, in order. While it is rewritten: a left-over directory, removed at open. After `agree`, which makes the
+//! certificates durable, and before MANIFEST is replaced: everything is there and may go; the next run takes it. After
+//! MANIFEST: the old generation is the left-over. At no point is a thing gone that no durable certificate names.
+
+use std::path::Path;
+
+use super::append::internal;
+use super::{Error, ErrorCode, Service};
+use crate::store::layer_id::LayerId;
+use crate::store::layers::{LayerError, Layers};
+use crate::store::rewrite::{ChangeRecord, RewriteError, Rewritten, rewrite};
+use crate::store::seal::Seal;
+
+/// A generation that is being made; removed unless it is forgotten.
+struct Unfinished<'a> {
+    layers: &'a Layers,
+    layer: LayerId,
+    dir: &'a Path,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.layers.give_up(self.layer, self.dir) {
+            tracing::warn!(%error, "what was written of the new generation stays until the next start");
+        }
+    }
+}
+
+/// A layer that went over.
+pub(super) struct Replaced<T> {
+    /// What `agree` answered.
+    pub(super) agreed: T,
+    /// What the rewrite did.
+    pub(super) rewritten: Rewritten,
+    /// Bytes on disk before and after.
+    pub(super) bytes: (u64, u64),
+}
+
+impl Service {
+    /// Rewrites `layer` through `change` and, if `agree` still wants it, makes the new generation the live one. From
+    /// `agree` on no policy is set and no hold is placed or released until it is live. `None` where `agree` says no:
+    /// nothing was changed then.
+    pub(super) fn replace_layer<T>(
+        &self,
+        layer: LayerId,
+        change: &mut ChangeRecord<'_>,
+        step: &mut dyn FnMut(usize) -> bool,
+        agree: &mut dyn FnMut() -> Result<Option<T>, Error>,
+    ) -> Result<Option<Replaced<T>>, Error> {
+        let store = &self.0.store;
+        let layers = &store.layers;
+        // A compaction and an erasure never rewrite at once: one would undo what the other did.
+        let _one = self.0.compactions.rewriting.lock();
+        let bytes_before = layers.disk_bytes(layer).map_err(|error| internal(&error))?;
+        self.demand_room(bytes_before)?;
+        let sealed = layers.dirs().into_iter().find(|(id, _)| *id == layer);
+        let sealed = sealed.and_then(|(_, dir)| Seal::read(&dir).transpose()).transpose();
+        let sealed = sealed.map_err(|error| internal(&error))?.ok_or_else(|| {
+            let detail = format!("layer {layer} is not sealed yet; nothing was changed");
+            Error::new(ErrorCode::Busy, detail)
+        })?;
+        let from = layers.get(layer).map_err(|error| internal(&error))?;
+        let (generation, dir, into) = layers.begin_next(layer).map_err(|error| internal(&error))?;
+        let unfinished = Unfinished { layers, layer, dir: &dir };
+        let rewritten = rewrite(store, &from, &sealed, &into, &dir, change, step);
+        // Closed before it is given up or gone over to.
+        drop((from, into));
+        let rewritten = rewritten.map_err(|error| failed(&error))?;
+
+        let gate = self.0.retention.gate.lock();
+        let Some(agreed) = agree()? else { return Ok(None) };
+        // From here on MANIFEST on disk may name it, even where its write fails: only the next open may remove it.
+        std::mem::forget(unfinished);
+        layers.go_over(layer, generation).map_err(|error| {
+            if matches!(error, LayerError::Manifest(_)) {
+                store.poison.set(format!("MANIFEST may or may not name the rewritten layer: {error}"));
+            }
+            internal(&error)
+        })?;
+        drop(gate);
+        layers.sweep();
+        let bytes_after = layers.disk_bytes(layer).map_err(|error| internal(&error))?;
+        Ok(Some(Replaced { agreed, rewritten, bytes: (bytes_before, bytes_after) }))
+    }
+
+    /// The new generation is written beside the old one: while it is written it takes up to 1.7 times what it holds, and
+    /// those who append are not to feel it.
+    fn demand_room(&self, bytes: u64) -> Result<(), Error> {
+        let free = self.0.space.free_bytes().map_err(|error| internal(&error))?;
+        let needed = bytes.saturating_mul(2).saturating_add(self.0.space.low_water_bytes());
+        if free >= needed {
+            return Ok(());
+        }
+        let detail = format!(
+            "{free} bytes are free, and {needed} are asked for before a layer of {bytes} bytes is rewritten beside itself; \
+             nothing was changed. Free space or extend the disk."
+        );
+        Err(Error::new(ErrorCode::StorageFull, detail))
+    }
+}
+
+/// A rewrite that failed, as callers see it.
+pub(super) fn failed(error: &RewriteError) -> Error {
+    match error {
+        RewriteError::Stopped => Error::new(
+            ErrorCode::ReadOnly,
+            "the server is stopping; the layer it was at is unchanged, begin again once it runs",
+        ),
+        _ => internal(error),
+    }
+}

@@ -79,6 +79,8 @@ pub struct Group {
     pub rotations: Vec<(u32, u64, [u8; 32])>,
     /// Bytes of bodies and records.
     pub bytes: usize,
+    /// Whether the journal lets go of all that was before the group.
+    pub wipes_journal: bool,
     slots: HashMap<u32, usize>,
 }
 
@@ -151,6 +153,9 @@ impl Planner {
                 }
                 Control::ApiKey(key) => api_keys.push(key),
                 Control::RotateKey { log, signer } => rotations.push((log, signer)),
+                // Looked at where groups are made, before this one began.
+                Control::BeginPart => {}
+                Control::WipeJournal => group.wipes_journal = true,
             }
         }
         let mut answers: Vec<Answer> = Vec::with_capacity(submission.items.len());
@@ -250,8 +255,8 @@ impl Group {
         self.records.iter().map(|record| record.record.recorded_at).max().unwrap_or(0)
     }
 
-    /// The layer of a stamp. Panics beyond year 9999, which the clock check at start excludes.
-    pub fn layer(stamp: u64) -> LayerId {
+    /// The month of a stamp. Panics beyond year 9999, which the clock check at start excludes.
+    pub fn month(stamp: u64) -> LayerId {
         LayerId::of(stamp).expect("the clock is checked at start")
     }
 

@@ -53,6 +53,8 @@ pub(super) struct Sequencer {
     pub(super) queue: Receiver<Queued>,
     pub(super) committer: Sender<Signed>,
     pub(super) next_frame: u64,
+    /// The layer of the newest frame, or the newest of the store: its month goes on in it.
+    pub(super) newest_layer: Option<LayerId>,
     pub(super) poison: Poison,
     pub(super) closing: Arc<AtomicBool>,
 }
@@ -79,6 +81,7 @@ impl Sequencer {
             sign(&mut signed.group.records);
             if !signed.group.is_empty() {
                 self.next_frame += 1;
+                self.newest_layer = Some(signed.layer);
             }
             if self.committer.send(signed).is_err() {
                 return;
@@ -87,14 +90,15 @@ impl Sequencer {
     }
 
     /// Plans `first` and what else waits, up to the bounds of a group. A group never crosses a month: the
-    /// submission that would is carried over, and `floor` becomes the month's first microsecond.
+    /// submission that would is carried over, and `floor` becomes the month's first microsecond. One that begins a part
+    /// of the month is carried over too, so that it is the first of its group.
     fn gather(&mut self, first: Queued, carried: &mut Option<Queued>, floor: &mut u64) -> Signed {
         let now = self.stamps.now().max(*floor);
         let now = match LayerId::of(self.planner.latest_stamp(&first.submission, now)) {
-            Some(latest) if latest != Group::layer(now) => latest.start(),
+            Some(latest) if latest != Group::month(now) => latest.start(),
             _ => now,
         };
-        let layer = Group::layer(now);
+        let layer = self.layer(Group::month(now), first.submission.begins_part());
         let mut group = Group::default();
         group.records.reserve(first.submission.items.len().max(64));
         let mut replies = Vec::new();
@@ -102,6 +106,10 @@ impl Sequencer {
         let mut next = Some(first);
         let mut claims = store.recent.lock();
         while let Some(queued) = next.take() {
+            if !replies.is_empty() && queued.submission.begins_part() {
+                *carried = Some(queued);
+                break;
+            }
             if !replies.is_empty() && self.planner.latest_stamp(&queued.submission, now) >= layer.end() {
                 *floor = layer.end();
                 *carried = Some(queued);
@@ -117,6 +125,15 @@ impl Sequencer {
         drop(claims);
         self.stamps.used(group.newest_stamp());
         Signed { frame: self.next_frame, layer, group, replies }
+    }
+
+    /// Where a group of `month` goes: on in the newest layer while it is of that month, else into the month's first part.
+    fn layer(&self, month: LayerId, begins_part: bool) -> LayerId {
+        match self.newest_layer.filter(|newest| newest.month() == month) {
+            Some(newest) if begins_part => newest.next_part().unwrap_or(newest),
+            Some(newest) => newest,
+            None => month,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::Refusal;
 use super::facts::{Facts, decimal};
-use super::months::{MAX_MONTHS, month_text, parse_month};
+use super::months::{MAX_MONTHS, layer_text, parse_layer};
 use super::policy::is_own_name;
 use super::set::IndexSet;
 use crate::event::catalog::{Class, FIRST_OWN_CLASS_CODE};
@@ -39,7 +39,7 @@ impl Certificate {
     pub fn to_facts(&self) -> Vec<(&'static str, Value)> {
         let [layer, class, months, count, first, last, indexes, policy, clock_confirmed] = FACTS;
         let mut facts = vec![
-            (layer, month_text(self.layer).into()),
+            (layer, layer_text(self.layer).into()),
             (class, format!("{} {}", self.class, self.class_code).into()),
             (months, u64::from(self.months).into()),
             (count, self.members.len().into()),
@@ -81,7 +81,7 @@ impl Certificate {
         };
         let in_range = |months: &u16| (1..=MAX_MONTHS).contains(months);
         Ok(Certificate {
-            layer: parse_month(facts.text(layer)?).ok_or_else(|| wrong(layer, "a month like 2026-10"))?,
+            layer: parse_layer(facts.text(layer)?).ok_or_else(|| wrong(layer, "a layer like 2026-10 or 2026-10.p2"))?,
             class: class_name.to_owned(),
             class_code,
             months: u16::try_from(facts.number(months)?)
@@ -118,7 +118,7 @@ mod tests {
         let mut set = SetBuilder::new();
         members.into_iter().for_each(|index| assert_eq!(set.push(index), Pushed::Taken));
         Certificate {
-            layer: parse_month("2026-10").unwrap(),
+            layer: parse_layer("2026-10").unwrap(),
             class: "billing".to_owned(),
             class_code: 256,
             months: 84,

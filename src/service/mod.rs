@@ -2,7 +2,7 @@
 //!
 //! Reading order: `open` (init, open, stop), `tenants` and `keys` (who there is), `admit`, `append`, `read`, `system`
 //! (what Varve writes of itself), `refused` (keys that were turned away), `verifications` (a log read through, as a job),
-//! `retention` (policies), `compactions` (what is due leaves),
+//! `retention` (policies), `compactions` (what is due leaves), `forget` (what must be over before a body is gone for good),
 //! `checkpoints` (what was signed), `observe` (metrics, readiness), `view` (what callers see).
 
 pub mod checkpoints;
@@ -11,6 +11,7 @@ mod admit;
 mod append;
 mod compactions;
 mod error;
+mod forget;
 mod housekeeper;
 mod keys;
 mod observe;
@@ -89,6 +90,10 @@ struct Inner {
     sealing: Mutex<()>,
     retention: retention::Retention,
     compactions: compactions::Compactions,
+    /// Seconds between heartbeats; 0 is none.
+    heartbeat_seconds: u64,
+    /// Layers are closed early and the journal is wiped by one at a time.
+    forgetting: Mutex<()>,
     /// Given up at stop, so that another process may open the directory while this object still exists.
     lock: Mutex<Option<DirLock>>,
 }

@@ -225,6 +225,8 @@ impl Service {
             retention: Retention::new(options.retention_floor_months),
             compactions: Compactions::new(options.compaction_bytes_per_second, options.clock.steady_micros()),
             housekeeper: Mutex::new(None),
+            heartbeat_seconds: options.heartbeat_seconds,
+            forgetting: Mutex::new(()),
             lock: Mutex::new(Some(recovered.lock)),
         }));
         let housekeeper = Housekeeper::start(&service, options.heartbeat_seconds, options.compaction_hours)

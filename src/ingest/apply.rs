@@ -116,7 +116,11 @@ impl ApplierThread {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    return if self.poison.reason().is_none() { self.checkpoint(true, false) } else { Ok(()) };
+                    return if self.poison.reason().is_none() {
+                        self.checkpoint(true, false)
+                    } else {
+                        Ok(())
+                    };
                 }
             }
             let is_due = bytes >= self.pace.bytes || since.elapsed() >= self.pace.due(bytes);

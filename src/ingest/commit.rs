@@ -157,7 +157,9 @@ impl Committer {
             let _ = reply.to.send(reply.answers.into_iter().map(|answer| place(answer, &records)).collect());
         }
         let wipes_journal = group.wipes_journal;
-        self.applier.send(Applied { frame, layer, runs, wipes_journal }).map_err(|_| "the applier has ended".to_owned())
+        self.applier
+            .send(Applied { frame, layer, runs, wipes_journal })
+            .map_err(|_| "the applier has ended".to_owned())
     }
 
     /// Records in HEAD what the applier has made durable in layers, then lets go of what that makes

@@ -98,7 +98,7 @@ impl Sequencer {
             Some(latest) if latest != Group::month(now) => latest.start(),
             _ => now,
         };
-        let layer = self.layer(Group::month(now), first.submission.begins_part());
+        let layer = next_layer(self.newest_layer, Group::month(now), first.submission.begins_part());
         let mut group = Group::default();
         group.records.reserve(first.submission.items.len().max(64));
         let mut replies = Vec::new();
@@ -126,14 +126,14 @@ impl Sequencer {
         self.stamps.used(group.newest_stamp());
         Signed { frame: self.next_frame, layer, group, replies }
     }
+}
 
-    /// Where a group of `month` goes: on in the newest layer while it is of that month, else into the month's first part.
-    fn layer(&self, month: LayerId, begins_part: bool) -> LayerId {
-        match self.newest_layer.filter(|newest| newest.month() == month) {
-            Some(newest) if begins_part => newest.next_part().unwrap_or(newest),
-            Some(newest) => newest,
-            None => month,
-        }
+/// Where a group of `month` goes: on in the newest layer while it is of that month, else into the month's first part.
+fn next_layer(newest: Option<LayerId>, month: LayerId, begins_part: bool) -> LayerId {
+    match newest.filter(|newest| newest.month() == month) {
+        Some(newest) if begins_part => newest.next_part().unwrap_or(newest),
+        Some(newest) => newest,
+        None => month,
     }
 }
 
@@ -147,5 +147,29 @@ fn sign(records: &mut [PlannedRecord]) {
         records.iter_mut().for_each(one);
     } else {
         records.par_iter_mut().with_min_len(SIGN_CHUNK).for_each(one);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_month_goes_on_in_its_newest_part_and_the_next_begins_with_the_first() {
+        let id = |text| LayerId::parse(text).unwrap();
+        for (newest, month, begins_part, layer) in [
+            (None, "2026-11", false, "2026-11"),
+            (None, "2026-11", true, "2026-11"),
+            (Some("2026-11"), "2026-11", false, "2026-11"),
+            (Some("2026-11"), "2026-11", true, "2026-11.p2"),
+            (Some("2026-11.p2"), "2026-11", false, "2026-11.p2"),
+            (Some("2026-11.p2"), "2026-11", true, "2026-11.p3"),
+            (Some("2026-11.p9999"), "2026-11", true, "2026-11.p9999"),
+            (Some("2026-11.p2"), "2026-12", false, "2026-12"),
+            (Some("2026-11.p2"), "2026-12", true, "2026-12"),
+        ] {
+            let next = next_layer(newest.map(id), id(month), begins_part);
+            assert_eq!(next, id(layer), "{newest:?} {month} {begins_part}");
+        }
     }
 }

@@ -81,7 +81,8 @@ impl Certificate {
         };
         let in_range = |months: &u16| (1..=MAX_MONTHS).contains(months);
         Ok(Certificate {
-            layer: parse_layer(facts.text(layer)?).ok_or_else(|| wrong(layer, "a layer like 2026-10 or 2026-10.p2"))?,
+            layer: parse_layer(facts.text(layer)?)
+                .ok_or_else(|| wrong(layer, "a layer like 2026-10 or 2026-10.p2"))?,
             class: class_name.to_owned(),
             class_code,
             months: u16::try_from(facts.number(months)?)

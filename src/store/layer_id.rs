@@ -117,7 +117,8 @@ mod tests {
             assert_eq!((id.code(), id.part()), (month, 1));
             assert_eq!(id.to_string(), format!("{:04}-{:02}", month / 12, month % 12 + 1));
         }
-        for code in [0, 1970 * 12 - 1, 10_000 * 12, (1 << 17) - 1, 1 << 17, MAX_PART << 17 | 24_322, u32::MAX] {
+        for code in [0, 1970 * 12 - 1, 10_000 * 12, (1 << 17) - 1, 1 << 17, MAX_PART << 17 | 24_322, u32::MAX]
+        {
             assert_eq!(LayerId::from_code(code), None, "{code}");
         }
     }
@@ -141,7 +142,8 @@ mod tests {
         assert_eq!((third.month(), third.start(), third.end()), (november, november.start(), november.end()));
         let last = LayerId::parse("2026-11.p9999").unwrap();
         assert_eq!((last.part(), last.next_part()), (MAX_PART, None));
-        for text in ["2026-11.p1", "2026-11.p0", "2026-11.p02", "2026-11.p10000", "2026-11.P2", "2026-11.p2 "] {
+        for text in ["2026-11.p1", "2026-11.p0", "2026-11.p02", "2026-11.p10000", "2026-11.P2", "2026-11.p2 "]
+        {
             assert_eq!(LayerId::parse(text), None, "{text}");
         }
     }

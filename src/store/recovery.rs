@@ -170,7 +170,7 @@ pub fn open(
         })?;
         let layer = LayerId::from_code(frame.layer).ok_or_else(|| {
             OpenError::Refused(format!(
-                "frame {} of the journal names a layer outside 1970 to 9999, or no part of one; nothing was changed",
+                "frame {} of the journal names a month outside 1970 to 9999, or no part of one; nothing was changed",
                 frame.number
             ))
         })?;

@@ -96,6 +96,7 @@ fn fill(
     let store = opened.store.clone();
     let pipeline = Pipeline::start(
         &store,
+        Vec::new(),
         opened.applier,
         opened.journal,
         &opened.signers,

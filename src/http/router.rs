@@ -11,7 +11,8 @@ use super::auth::{Needs, guard};
 use super::error::Problem;
 use super::openapi::Operation;
 use super::routes::{
-    approvals, compactions, description, erasures, events, health, holds, keys, log, metrics, retention, tenants, verifications,
+    approvals, compactions, description, erasures, events, health, holds, keys, log, metrics, retention,
+    tenants, verifications,
 };
 use super::{App, HttpLimits};
 use crate::service::{ErrorCode, Scope, Service};

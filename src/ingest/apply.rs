@@ -57,6 +57,8 @@ pub(super) struct Applied {
     pub(super) frame: u64,
     pub(super) layer: LayerId,
     pub(super) runs: Vec<AppliedRun>,
+    /// Whether a checkpoint is due now, after which the journal keeps nothing of what was before the frame.
+    pub(super) wipes_journal: bool,
 }
 
 /// Up to `frame` everything is durable in layers, and the state of that moment has `digest`.
@@ -64,6 +66,8 @@ pub(super) struct HeadMove {
     pub(super) frame: u64,
     pub(super) digest: Hash,
     pub(super) clean: bool,
+    /// Lets every segment go that holds no frame behind it, not only the older generation.
+    pub(super) wipes_journal: bool,
 }
 
 pub(super) struct ApplierThread {
@@ -95,6 +99,7 @@ impl ApplierThread {
         let mut bytes = 0;
         let mut dirty = false;
         loop {
+            let mut wipes_journal = false;
             match self.applied.recv_timeout(self.pace.interval / 10) {
                 Ok(applied) => {
                     self.frame = applied.frame;
@@ -105,16 +110,22 @@ impl ApplierThread {
                         .map(|record| record.record.encoded_len())
                         .sum::<usize>();
                     dirty = true;
+                    wipes_journal = applied.wipes_journal;
                     self.applier.apply(applied.layer, applied.runs).map_err(|error| error.to_string())?;
                     self.progress.applied(self.frame);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    return if self.poison.reason().is_none() { self.checkpoint(true) } else { Ok(()) };
+                    return if self.poison.reason().is_none() {
+                        self.checkpoint(true, false)
+                    } else {
+                        Ok(())
+                    };
                 }
             }
-            if dirty && (bytes >= self.pace.bytes || since.elapsed() >= self.pace.due(bytes)) {
-                self.checkpoint(false)?;
+            let is_due = bytes >= self.pace.bytes || since.elapsed() >= self.pace.due(bytes);
+            if dirty && (is_due || wipes_journal) {
+                self.checkpoint(false, wipes_journal)?;
                 bytes = 0;
                 dirty = false;
                 since = Instant::now();
@@ -122,7 +133,7 @@ impl ApplierThread {
         }
     }
 
-    fn checkpoint(&mut self, clean: bool) -> Result<(), String> {
+    fn checkpoint(&mut self, clean: bool, wipes_journal: bool) -> Result<(), String> {
         let frame = self.frame;
         let _armed = self.watchdog.arm(CHECKPOINT_LIMIT, "a checkpoint of the journal");
         self.applier.flush(frame, self.pace.warm_bytes).map_err(|error| error.to_string())?;
@@ -139,7 +150,7 @@ impl ApplierThread {
         }
         let digest = self.named.1;
         self.head_moves
-            .send(HeadMove { frame, digest, clean })
+            .send(HeadMove { frame, digest, clean, wipes_journal })
             .map_err(|_| "the committer has ended".to_owned())
     }
 }

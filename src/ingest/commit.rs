@@ -6,8 +6,9 @@
 //! A failed append poisons the store: those who wait learn that the outcome is unknown.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, never, select};
+use crossbeam_channel::{Receiver, Sender, after, never, select};
 
 use super::apply::{Applied, HeadMove};
 use super::plan::Answer;
@@ -36,7 +37,12 @@ pub(super) struct Committer {
     pub(super) telemetry: Telemetry,
     /// Memory of the last payload: a megabyte a group that need not be asked for and cleared anew.
     pub(super) buffer: Vec<u8>,
+    /// Frames below this one are in no segment that has its name, and the bytes of the last are being wiped.
+    pub(super) wiping: Option<u64>,
 }
+
+/// How often the committer looks whether segments are wiped, while somebody waits for it. Wiping one takes 20 ms.
+const WIPE_POLL: Duration = Duration::from_millis(5);
 
 impl Committer {
     /// Runs until both of its inputs are closed, or the store stops.
@@ -45,6 +51,7 @@ impl Committer {
         let mut head_moves = self.head_moves.clone();
         let (mut groups_open, mut moves_open) = (true, true);
         while groups_open || moves_open {
+            let wiped = if self.wiping.is_some() { after(WIPE_POLL) } else { never() };
             let outcome = select! {
                 recv(groups) -> signed => match signed {
                     Ok(signed) => self.commit(signed),
@@ -64,8 +71,9 @@ impl Committer {
                         Ok(())
                     }
                 },
+                recv(wiped) -> _ => Ok(()),
             };
-            if let Err(reason) = outcome {
+            if let Err(reason) = outcome.and_then(|()| self.look_whether_wiped()) {
                 self.poison.set(reason);
                 return;
             }
@@ -123,6 +131,10 @@ impl Committer {
         let payload = payload.finish();
         self.telemetry.write().group(records.len(), payload.len());
         let armed = self.watchdog.arm(SYNC_LIMIT, "the journal's append");
+        if group.wipes_journal {
+            // Kill here: a segment without a frame is the last, which an open takes for one that was prepared.
+            self.journal.rotate().map_err(|error| error.to_string())?;
+        }
         let syncing = self.telemetry.write().sync();
         let written = self.journal.append(layer.code(), &[&payload]).map_err(|error| error.to_string())?;
         syncing.stop();
@@ -148,19 +160,37 @@ impl Committer {
             // A caller that went away has lost its answer, not its event.
             let _ = reply.to.send(reply.answers.into_iter().map(|answer| place(answer, &records)).collect());
         }
-        self.applier.send(Applied { frame, layer, runs }).map_err(|_| "the applier has ended".to_owned())
+        let wipes_journal = group.wipes_journal;
+        self.applier
+            .send(Applied { frame, layer, runs, wipes_journal })
+            .map_err(|_| "the applier has ended".to_owned())
     }
 
     /// Records in HEAD what the applier has made durable in layers, then lets go of what that makes
     /// superfluous. A crash between the steps leaves more than needed, never less.
     fn move_head(&mut self, head_move: &HeadMove) -> Result<(), String> {
-        let HeadMove { frame, digest, clean } = head_move;
+        let HeadMove { frame, digest, clean, wipes_journal } = head_move;
         let _armed = self.watchdog.arm(SYNC_LIMIT, "the move of HEAD");
         self.journal.set_head(*frame, *digest, *clean).map_err(|error| error.to_string())?;
         State::remove_older(&self.store.data.join("state"), *frame).map_err(|error| error.to_string())?;
-        self.journal.release(*frame).map_err(|error| error.to_string())?;
+        if *wipes_journal {
+            self.journal.release_all(*frame).map_err(|error| error.to_string())?;
+            self.wiping = Some(*frame);
+        } else {
+            self.journal.release(*frame).map_err(|error| error.to_string())?;
+        }
         self.progress.head_moved(*frame);
         self.telemetry.write().checkpoint();
+        Ok(())
+    }
+
+    /// Tells those who wait once the bytes of all segments that were let go are zeros and the files gone.
+    fn look_whether_wiped(&mut self) -> Result<(), String> {
+        let Some(frame) = self.wiping else { return Ok(()) };
+        if self.journal.wipes_pending().map_err(|error| error.to_string())? == 0 {
+            self.progress.wiped(frame);
+            self.wiping = None;
+        }
         Ok(())
     }
 }

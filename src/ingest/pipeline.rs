@@ -89,6 +89,7 @@ impl Pipeline {
             queue: queued,
             committer: signed_to,
             next_frame: newest_frame + 1,
+            newest_layer: store.layers.newest(),
             poison: poison.clone(),
             closing: queue.closing(),
         };
@@ -104,6 +105,7 @@ impl Pipeline {
             progress: progress.clone(),
             telemetry: telemetry.clone(),
             buffer: Vec::new(),
+            wiping: None,
         };
         let applier = ApplierThread {
             store: store.clone(),

@@ -9,9 +9,9 @@ use crate::store::idtable::Location;
 use crate::store::keyfile::LogSigner;
 use crate::store::layer_id::LayerId;
 use crate::store::log::{IndexKeys, Log};
+use crate::store::matcher::Matcher;
 use crate::store::recent::{Claim, Claims};
 use crate::store::record::Record;
-use crate::store::matcher::Matcher;
 use crate::store::state::{ApiKey, ErasurePhase, Head, LogIdentity};
 use crate::tlog::chain::{self, FLAG_HELD, FLAG_OWN};
 use crate::tlog::hash::Hash;
@@ -86,6 +86,8 @@ pub struct Group {
     pub erasures: Vec<(u32, u64, ErasurePhase)>,
     /// Bytes of bodies and records.
     pub bytes: usize,
+    /// Whether the journal lets go of all that was before the group.
+    pub wipes_journal: bool,
     slots: HashMap<u32, usize>,
 }
 
@@ -175,6 +177,9 @@ impl Planner {
                 }
                 Control::ApiKey(key) => api_keys.push(key),
                 Control::RotateKey { log, signer } => rotations.push((log, signer)),
+                // Looked at where groups are made, before this one began.
+                Control::BeginPart => {}
+                Control::WipeJournal => group.wipes_journal = true,
                 control => behind.push(control),
             }
         }
@@ -302,8 +307,8 @@ impl Group {
         self.records.iter().map(|record| record.record.recorded_at).max().unwrap_or(0)
     }
 
-    /// The layer of a stamp. Panics beyond year 9999, which the clock check at start excludes.
-    pub fn layer(stamp: u64) -> LayerId {
+    /// The month of a stamp. Panics beyond year 9999, which the clock check at start excludes.
+    pub fn month(stamp: u64) -> LayerId {
         LayerId::of(stamp).expect("the clock is checked at start")
     }
 

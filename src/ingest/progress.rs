@@ -17,6 +17,7 @@ pub struct Progress {
     applied_frame: AtomicU64,
     head_frame: AtomicU64,
     head_moved: Moment,
+    wiped_below: AtomicU64,
 }
 
 impl Progress {
@@ -28,6 +29,7 @@ impl Progress {
             applied_frame: AtomicU64::new(newest_frame),
             head_frame: AtomicU64::new(head_frame),
             head_moved: Moment::now(),
+            wiped_below: AtomicU64::new(0),
         }
     }
 
@@ -46,6 +48,25 @@ impl Progress {
     pub(super) fn head_moved(&self, frame: u64) {
         self.head_frame.store(frame, Ordering::Release);
         self.head_moved.mark();
+    }
+
+    pub(super) fn wiped(&self, frame: u64) {
+        self.wiped_below.store(frame, Ordering::Release);
+    }
+
+    /// Newest frame that is durable.
+    pub fn durable_frame(&self) -> u64 {
+        self.durable_frame.load(Ordering::Acquire)
+    }
+
+    /// Newest frame that is in its layer.
+    pub fn applied_frame(&self) -> u64 {
+        self.applied_frame.load(Ordering::Acquire)
+    }
+
+    /// No file of the journal holds a frame below this one any more, since the last `Control::WipeJournal`; 0 before any.
+    pub fn wiped_below(&self) -> u64 {
+        self.wiped_below.load(Ordering::Acquire)
     }
 
     /// Time since a group was decided, or since the start.

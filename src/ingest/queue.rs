@@ -12,8 +12,8 @@ use super::prepare::Prepared;
 use super::progress::Progress;
 use crate::store::keyfile::LogSigner;
 use crate::store::log::Sequenced;
-use crate::store::poison::Poison;
 use crate::store::matcher::Matcher;
+use crate::store::poison::Poison;
 use crate::store::state::{ApiKey, ErasurePhase, LogIdentity};
 use crate::telemetry::Moment;
 
@@ -84,6 +84,13 @@ pub enum Control {
         /// The new key.
         signer: Arc<LogSigner>,
     },
+    /// The layer that is written into ends before its month does: the group that carries this begins with it, and goes
+    /// into the next part of the month. The items of the submission are the first of that part. Where the month is over
+    /// anyway, or its parts are used up, nothing else happens.
+    BeginPart,
+    /// The group that carries this goes into a new segment of the journal; once it is applied, HEAD is moved to it and all
+    /// segments before go, those too that would be kept for a checkpoint more. `Progress::wiped_below` says when.
+    WipeJournal,
 }
 
 /// What became of one item.
@@ -115,6 +122,13 @@ pub(super) struct Queued {
     pub(super) submission: Submission,
     pub(super) place: Place,
     pub(super) reply: oneshot::Sender<Vec<Placed>>,
+}
+
+impl Submission {
+    /// Whether it goes into the next part of the month.
+    pub(super) fn begins_part(&self) -> bool {
+        self.controls.iter().any(|control| matches!(control, Control::BeginPart))
+    }
 }
 
 /// The entrance.

@@ -53,6 +53,8 @@ pub(super) struct Sequencer {
     pub(super) queue: Receiver<Queued>,
     pub(super) committer: Sender<Signed>,
     pub(super) next_frame: u64,
+    /// The layer of the newest frame, or the newest of the store: its month goes on in it.
+    pub(super) newest_layer: Option<LayerId>,
     pub(super) poison: Poison,
     pub(super) closing: Arc<AtomicBool>,
 }
@@ -79,6 +81,7 @@ impl Sequencer {
             sign(&mut signed.group.records);
             if !signed.group.is_empty() {
                 self.next_frame += 1;
+                self.newest_layer = Some(signed.layer);
             }
             if self.committer.send(signed).is_err() {
                 return;
@@ -87,14 +90,15 @@ impl Sequencer {
     }
 
     /// Plans `first` and what else waits, up to the bounds of a group. A group never crosses a month: the
-    /// submission that would is carried over, and `floor` becomes the month's first microsecond.
+    /// submission that would is carried over, and `floor` becomes the month's first microsecond. One that begins a part
+    /// of the month is carried over too, so that it is the first of its group.
     fn gather(&mut self, first: Queued, carried: &mut Option<Queued>, floor: &mut u64) -> Signed {
         let now = self.stamps.now().max(*floor);
         let now = match LayerId::of(self.planner.latest_stamp(&first.submission, now)) {
-            Some(latest) if latest != Group::layer(now) => latest.start(),
+            Some(latest) if latest != Group::month(now) => latest.start(),
             _ => now,
         };
-        let layer = Group::layer(now);
+        let layer = next_layer(self.newest_layer, Group::month(now), first.submission.begins_part());
         let mut group = Group::default();
         group.records.reserve(first.submission.items.len().max(64));
         let mut replies = Vec::new();
@@ -102,6 +106,10 @@ impl Sequencer {
         let mut next = Some(first);
         let mut claims = store.recent.lock();
         while let Some(queued) = next.take() {
+            if !replies.is_empty() && queued.submission.begins_part() {
+                *carried = Some(queued);
+                break;
+            }
             if !replies.is_empty() && self.planner.latest_stamp(&queued.submission, now) >= layer.end() {
                 *floor = layer.end();
                 *carried = Some(queued);
@@ -120,6 +128,15 @@ impl Sequencer {
     }
 }
 
+/// Where a group of `month` goes: on in the newest layer while it is of that month, else into the month's first part.
+fn next_layer(newest: Option<LayerId>, month: LayerId, begins_part: bool) -> LayerId {
+    match newest.filter(|newest| newest.month() == month) {
+        Some(newest) if begins_part => newest.next_part().unwrap_or(newest),
+        Some(newest) => newest,
+        None => month,
+    }
+}
+
 /// Signs every record and hashes every leaf, on all cores: neither is chained.
 fn sign(records: &mut [PlannedRecord]) {
     let one = |planned: &mut PlannedRecord| {
@@ -130,5 +147,29 @@ fn sign(records: &mut [PlannedRecord]) {
         records.iter_mut().for_each(one);
     } else {
         records.par_iter_mut().with_min_len(SIGN_CHUNK).for_each(one);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_month_goes_on_in_its_newest_part_and_the_next_begins_with_the_first() {
+        let id = |text| LayerId::parse(text).unwrap();
+        for (newest, month, begins_part, layer) in [
+            (None, "2026-11", false, "2026-11"),
+            (None, "2026-11", true, "2026-11"),
+            (Some("2026-11"), "2026-11", false, "2026-11"),
+            (Some("2026-11"), "2026-11", true, "2026-11.p2"),
+            (Some("2026-11.p2"), "2026-11", false, "2026-11.p2"),
+            (Some("2026-11.p2"), "2026-11", true, "2026-11.p3"),
+            (Some("2026-11.p9999"), "2026-11", true, "2026-11.p9999"),
+            (Some("2026-11.p2"), "2026-12", false, "2026-12"),
+            (Some("2026-11.p2"), "2026-12", true, "2026-12"),
+        ] {
+            let next = next_layer(newest.map(id), id(month), begins_part);
+            assert_eq!(next, id(layer), "{newest:?} {month} {begins_part}");
+        }
     }
 }

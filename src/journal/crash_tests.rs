@@ -69,6 +69,11 @@ impl Ledger {
         writer.release(up_to)
     }
 
+    fn release_all(&mut self, writer: &mut Writer, up_to: u64) -> Result<u64, JournalError> {
+        self.released = up_to;
+        writer.release_all(up_to)
+    }
+
     /// Compares what is found with what is known, and takes in what was found.
     fn check(&mut self, scan: &Scan) -> Result<(), String> {
         let frames: Vec<_> = scan.frames().collect::<Result<_, _>>().map_err(|error| error.to_string())?;
@@ -162,6 +167,17 @@ fn second_process(writer: &mut Writer, ledger: &mut Ledger) -> Result<(), Journa
     ledger.release(writer, 13)?;
     ledger.release(writer, 13)?;
     ledger.append(writer)?;
+    writer.wipes_pending().map(drop)?;
+    // As an erasure does: on to the next segment, a frame in it, applied, and nothing before it is kept.
+    writer.rotate()?;
+    writer.rotate()?;
+    ledger.append(writer)?;
+    ledger.set_head(writer, 16, false)?;
+    assert!(ledger.release_all(writer, 16)? > 0);
+    writer.wipes_pending().map(drop)?;
+    // A stop may come between the two.
+    writer.rotate()?;
+    ledger.set_head(writer, 16, true)?;
     writer.wipes_pending().map(drop)
 }
 
@@ -252,7 +268,7 @@ fn calls_of_a_life() -> u64 {
     let disk = SimulatedDisk::default();
     let mut ledger = Ledger::default();
     live(&disk, false, &mut ledger).unwrap();
-    assert_eq!(ledger.frames.len(), 15);
+    assert_eq!(ledger.frames.len(), 16);
     disk.calls()
 }
 
@@ -633,6 +649,42 @@ fn a_segment_goes_at_the_second_release_and_leaves_no_bytes() {
     assert_eq!((scan.oldest(), scan.newest().unwrap().0), (Some(7), 7));
     assert_eq!(scan.frames().count(), 1);
     assert_eq!(scan.into_writer().unwrap().append(1, &[]).unwrap(), 8);
+}
+
+#[test]
+#[cfg(not(feature = "unsafe-skip-journal-sync"))]
+fn an_erasure_keeps_no_segment_but_the_one_with_the_newest_frame() {
+    let disk = SimulatedDisk::default();
+    let mut writer = Writer::create_on(Arc::new(disk.clone()), dir(), &options(false)).unwrap();
+    writer.rotate().unwrap();
+    writer.append(1, &[&[1; 1800]]).unwrap();
+    let canary = b"a name to be forgotten";
+    for _ in 0..5 {
+        writer.append(1, &[canary]).unwrap();
+    }
+    writer.set_head(6, Hash::ZERO, false).unwrap();
+    assert_eq!(writer.release_all(6).unwrap(), 1, "the newest frame is in the second");
+    writer.rotate().unwrap();
+    assert_eq!(writer.release_all(6).unwrap(), 0, "and still after the writer went on to the third");
+    assert!(disk.holds(canary));
+    assert!(read(&disk).is_ok());
+    assert_eq!(writer.append(1, &[b"behind"]).unwrap(), 7);
+    assert!(matches!(writer.release_all(7), Err(JournalError::OutOfRange { .. })), "not applied yet");
+    writer.set_head(7, Hash::ZERO, false).unwrap();
+    assert_eq!(writer.release_all(7).unwrap(), 1);
+    assert_eq!(writer.wipes_pending().unwrap(), 0);
+    assert!(!disk.holds(canary), "zeroed and synced before the name went");
+    drop(writer);
+    let scan = read(&disk).unwrap();
+    assert_eq!((scan.oldest(), scan.newest().unwrap().0, scan.head().kept_from), (Some(7), 7, 7));
+    // What was not releasable at a call before keeps its generation at an ordinary release.
+    let mut writer = scan.into_writer().unwrap();
+    for _ in 0..4 {
+        writer.append(1, &[&[1; 1800]]).unwrap();
+    }
+    writer.set_head(11, Hash::ZERO, false).unwrap();
+    assert_eq!(writer.release(11).unwrap(), 0);
+    assert!(writer.release(11).unwrap() > 0);
 }
 
 #[test]

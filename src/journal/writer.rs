@@ -25,7 +25,8 @@ pub struct Writer {
     dir: PathBuf,
     options: Options,
     head: HeadFile,
-    /// Full segments, oldest first. Each holds frames; none holds the newest.
+    /// Segments that are written no more, oldest first. Each holds frames; the newest frame is in none of them, but from
+    /// [`Writer::rotate`] to the next frame.
     closed: VecDeque<Segment>,
     /// The segment that frames go to.
     active: Segment,
@@ -38,6 +39,14 @@ pub struct Writer {
     older_generation: u64,
     bytes_since_release: u64,
     poison: Option<String>,
+}
+
+/// What a release leaves besides the segment with the newest frame.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// What was not releasable at the release before.
+    YoungerGeneration,
+    Nothing,
 }
 
 impl Writer {
@@ -107,11 +116,39 @@ impl Writer {
     /// [`JournalError::OutOfRange`] when `up_to_frame` is beyond `applied` of `HEAD`; the writer goes on. Any
     /// other error poisons it.
     pub fn release(&mut self, up_to_frame: u64) -> Result<u64, JournalError> {
+        self.demand_applied(up_to_frame)?;
+        self.guarded(|writer| writer.retire_segments(up_to_frame, Keep::YoungerGeneration))
+    }
+
+    fn demand_applied(&self, up_to_frame: u64) -> Result<(), JournalError> {
         let applied = self.head.current().applied;
         if up_to_frame > applied {
             return Err(JournalError::OutOfRange { frame: up_to_frame, from: 0, to: applied });
         }
-        self.guarded(|writer| writer.retire_segments(up_to_frame))
+        Ok(())
+    }
+
+    /// As [`Writer::release`], and what only became releasable now goes too: nothing is kept for a checkpoint more. An
+    /// erasure asks for it. What the store lost of these frames by a fault of its disk, no replay brings back then.
+    ///
+    /// # Errors
+    /// As [`Writer::release`].
+    pub fn release_all(&mut self, up_to_frame: u64) -> Result<u64, JournalError> {
+        self.demand_applied(up_to_frame)?;
+        self.guarded(|writer| writer.retire_segments(up_to_frame, Keep::Nothing))
+    }
+
+    /// Goes on to the next segment now: the next frame is the first of it. Nothing is written; a second call before
+    /// that frame does nothing. Until it is appended, the newest frame is in a segment that cannot be released.
+    ///
+    /// # Errors
+    /// When the next segment could not be prepared; poisons the writer.
+    pub fn rotate(&mut self) -> Result<(), JournalError> {
+        self.guarded(|writer| {
+            writer.attendant.poll()?;
+            // Each closed segment holds frames.
+            if writer.active.end == 0 { Ok(()) } else { writer.next_segment() }
+        })
     }
 
     /// Frame bytes on disk that were appended since the last release; from open on, also all that were kept.
@@ -225,12 +262,17 @@ impl Writer {
         Ok(())
     }
 
-    fn retire_segments(&mut self, up_to_frame: u64) -> Result<u64, JournalError> {
+    fn retire_segments(&mut self, up_to_frame: u64, keep: Keep) -> Result<u64, JournalError> {
         self.attendant.poll()?;
-        let releasable = self.closed.iter().take_while(|segment| segment.last_frame <= up_to_frame);
+        // The newest frame is in a closed segment right after the writer went on to the next one.
+        let (newest, younger_too) = (self.newest.0, keep == Keep::Nothing);
+        let releasable = self
+            .closed
+            .iter()
+            .take_while(|segment| segment.last_frame <= up_to_frame && segment.last_frame < newest);
         let (mut going, mut newly) = (0, self.older_generation);
         for segment in releasable {
-            if segment.number <= self.older_generation {
+            if younger_too || segment.number <= self.older_generation {
                 going += 1;
             }
             newly = newly.max(segment.number);

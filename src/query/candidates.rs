@@ -162,12 +162,12 @@ impl<'a> Candidates<'a> {
         let Some(month) = LayerId::of(time).filter(|_| size > 0 && time <= self.head.recorded_at) else {
             return Ok(size);
         };
-        let at = self.head.layers.partition_point(|(layer, _)| *layer < month);
-        let Some((layer, first)) = self.head.layers.get(at).copied() else { return Ok(size) };
-        if layer > month {
-            return Ok(first);
-        }
-        let (mut low, mut high) = (first, self.head.layers.get(at + 1).map_or(size, |(_, next)| *next));
+        // All parts of the month: which of them the time lies in only their records say.
+        let begins = |months_before: &dyn Fn(LayerId) -> bool| {
+            let at = self.head.layers.partition_point(|(layer, _)| months_before(layer.month()));
+            self.head.layers.get(at).map_or(size, |(_, first)| *first)
+        };
+        let (mut low, mut high) = (begins(&|other| other < month), begins(&|other| other <= month));
         while low < high {
             let middle = low + (high - low) / 2;
             if let Some(record) = self.log.tail(middle, middle + 1).first() {
@@ -178,6 +178,7 @@ impl<'a> Candidates<'a> {
                 }
                 continue;
             }
+            let (layer, _) = self.layer_at(middle)?;
             let page = self.store.packed_page(self.log, layer, middle)?;
             if time <= page.header.first_recorded_at {
                 high = page.first.max(low);

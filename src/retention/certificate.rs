@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::Refusal;
 use super::facts::{Facts, decimal};
-use super::months::{MAX_MONTHS, month_text, parse_month};
+use super::months::{MAX_MONTHS, layer_text, parse_layer};
 use super::policy::is_own_name;
 use super::set::IndexSet;
 use crate::event::catalog::{Class, FIRST_OWN_CLASS_CODE};
@@ -41,7 +41,7 @@ impl Certificate {
     pub fn to_facts(&self) -> Vec<(&'static str, Value)> {
         let [layer, class, months, count, first, last, indexes, policy, holds, clock_confirmed] = FACTS;
         let mut facts = vec![
-            (layer, month_text(self.layer).into()),
+            (layer, layer_text(self.layer).into()),
             (class, format!("{} {}", self.class, self.class_code).into()),
             (months, u64::from(self.months).into()),
             (count, self.members.len().into()),
@@ -51,7 +51,10 @@ impl Certificate {
             (policy, self.policy.into()),
         ];
         if !self.holds.is_empty() {
-            facts.push((holds, self.holds.iter().map(|hold| Value::from(*hold)).collect::<Vec<_>>().into()));
+            facts.push((
+                holds,
+                self.holds.iter().map(|hold| Value::from(hold.to_string())).collect::<Vec<_>>().into(),
+            ));
         }
         facts.extend(self.clock_confirmed.map(|at| (clock_confirmed, at.into())));
         facts
@@ -92,7 +95,8 @@ impl Certificate {
         };
         let in_range = |months: &u16| (1..=MAX_MONTHS).contains(months);
         Ok(Certificate {
-            layer: parse_month(facts.text(layer)?).ok_or_else(|| wrong(layer, "a month like 2026-10"))?,
+            layer: parse_layer(facts.text(layer)?)
+                .ok_or_else(|| wrong(layer, "a layer like 2026-10 or 2026-10.p2"))?,
             class: class_name.to_owned(),
             class_code,
             months: u16::try_from(facts.number(months)?)
@@ -108,8 +112,13 @@ impl Certificate {
 }
 
 /// Name and code of a class that can expire; the name of a built-in one is known, that of a tenant's own is not.
+/// Indexes in their only decimal spelling.
 fn read_holds(list: &Value) -> Option<Vec<u64>> {
-    let holds: Vec<u64> = list.as_list()?.iter().map(Value::as_number).collect::<Option<_>>()?;
+    let read = |hold: &Value| {
+        let text = hold.as_text()?;
+        text.parse::<u64>().ok().filter(|index| index.to_string() == text)
+    };
+    let holds: Vec<u64> = list.as_list()?.iter().map(read).collect::<Option<_>>()?;
     (!holds.is_empty() && holds.is_sorted_by(|one, other| one < other)).then_some(holds)
 }
 
@@ -135,7 +144,7 @@ mod tests {
         let mut set = SetBuilder::new();
         members.into_iter().for_each(|index| assert_eq!(set.push(index), Pushed::Taken));
         Certificate {
-            layer: parse_month("2026-10").unwrap(),
+            layer: parse_layer("2026-10").unwrap(),
             class: "billing".to_owned(),
             class_code: 256,
             months: 84,
@@ -200,7 +209,9 @@ mod tests {
             ("indexes", "AA".into()),
             ("indexes", "AAA=".into()),
             ("holds", Vec::<Value>::new().into()),
-            ("holds", vec![Value::from(8u64), 7u64.into()].into()),
+            ("holds", vec![Value::from("8"), "7".into()].into()),
+            ("holds", vec![Value::from("07")].into()),
+            ("holds", vec![Value::from(7u64)].into()),
             ("clock_confirmed", "2026-10-31T23:59:00Z".into()),
         ] {
             assert_eq!(with(name, Some(value)), Err(format!("/{name}")), "{name}");

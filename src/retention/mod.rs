@@ -20,7 +20,9 @@ pub use change::{MAX_CHANGE_BYTES, PolicyChange};
 pub use erasure::{ErasureCertificate, MAX_DISCLOSURES_BYTES};
 pub use history::{Due, History, is_exempt};
 pub use hold::{Hold, HoldKind, MAX_HOLDS, PlacedHold, ReleasedHold, ResolvedHold};
-pub use months::{MAX_MONTHS, add_months, month_code, month_text, parse_month};
+pub use months::{
+    MAX_MONTHS, MAX_PART, add_months, layer_code, layer_text, month_code, parse_layer, split_layer,
+};
 pub use policy::{
     ClassTerm, ClassView, MAX_CLASSES, MAX_POLICY_BYTES, MAX_RULES, Policy, PolicyView, Previous,
     RecordedPolicy, Rule, RuleView,

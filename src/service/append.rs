@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::admit::{
     Item, Submitted, admit, answer_repeats_in_batch, classify, find_repeats_in_batch, id_conflict, placed_in,
 };
-use super::view::{Receipt, receipt};
 use super::tenants::demand_open;
+use super::view::{Receipt, receipt};
 use super::{Error, ErrorCode, Principal, Scope, Service};
 use crate::event::Event;
 use crate::ingest::prepare::{Prepared, prepare};

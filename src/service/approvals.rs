@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 
 use super::system::own;
-pub use super::view::ApprovalView;
+pub(super) use super::view::ApprovalView;
 use super::{Error, ErrorCode, Principal, Scope, Service, random};
 use crate::event::catalog::{Builder, action};
 use crate::event::{Micros, Outcome};
@@ -136,7 +136,9 @@ impl Service {
         if all.len() < MAX_WAITING {
             return Ok(());
         }
-        let detail = format!("{MAX_WAITING} approvals wait, the limit; nothing was changed. Approve some, or wait a day.");
+        let detail = format!(
+            "{MAX_WAITING} approvals wait, the limit; nothing was changed. Approve some, or wait a day."
+        );
         Err(Error::new(ErrorCode::Busy, detail))
     }
 

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use parking_lot::RwLock;
 use serde::Deserialize;
 
-use super::approvals::{Act, ApprovalView};
 use super::append::{MAX_BATCH_EVENTS, MAX_SUBMISSION_BYTES, internal};
+use super::approvals::{Act, ApprovalView};
 use super::system::own;
 use super::view::HoldView;
 use super::{Error, ErrorCode, Principal, Scope, Service};
@@ -20,7 +20,9 @@ use crate::event::catalog::{Builder, action};
 use crate::event::{Body, Micros, Outcome, Tenant};
 use crate::ingest::queue::Control;
 use crate::query::{self, Filter, Order, QueryText, Request};
-use crate::retention::{Hold, HoldKind, IndexSet, MAX_HOLDS, PlacedHold, Pushed, ReleasedHold, ResolvedHold, SetBuilder};
+use crate::retention::{
+    Hold, HoldKind, IndexSet, MAX_HOLDS, PlacedHold, Pushed, ReleasedHold, ResolvedHold, SetBuilder,
+};
 use crate::store::log::{Log, Sequenced};
 use crate::store::matcher::Matcher;
 use crate::store::read::Store;
@@ -151,8 +153,7 @@ pub(super) fn each_match(
 ) -> Result<(), Error> {
     #[expect(clippy::disallowed_methods, reason = "a page of a search ends by time and goes on")]
     let deadline = || Instant::now() + PAGE_TIME;
-    let mut request =
-        Request::parse(text, deadline()).map_err(|error| internal(&error))?;
+    let mut request = Request::parse(text, deadline()).map_err(|error| internal(&error))?;
     (request.order, request.limit) = (Order::Asc, query::MAX_LIMIT);
     let end = log.size();
     loop {
@@ -204,7 +205,8 @@ impl Service {
         };
         event = placed.to_facts().into_iter().fold(event, |event, (name, value)| event.fact(name, value));
         let control = Control::PlaceHold { log: log.identity.number, matcher };
-        let index = self.write_own(vec![own(&log, event)?], vec![control])?.first().map(|record| record.index);
+        let index =
+            self.write_own(vec![own(&log, event)?], vec![control])?.first().map(|record| record.index);
         let index = index.ok_or_else(|| not_a_hold(log.size()))?;
         let hold = Arc::new(Hold::new(index, placed));
         self.0.holds.change(log.identity.number, |holds| holds.push(hold));
@@ -315,10 +317,12 @@ impl Service {
         let written = usize::try_from(hold.parts_read()).unwrap_or(usize::MAX);
         for part in parts.iter().skip(written) {
             hold.resolve(part).map_err(|_| not_a_hold(index))?;
-            let event = part.to_facts().into_iter().fold(
-                Builder::new(action::HOLD_RESOLVED, Outcome::Success),
-                |event, (name, value)| event.fact(name, value),
-            );
+            let event = part
+                .to_facts()
+                .into_iter()
+                .fold(Builder::new(action::HOLD_RESOLVED, Outcome::Success), |event, (name, value)| {
+                    event.fact(name, value)
+                });
             let prepared = own(log, event)?;
             if waiting.len() >= MAX_BATCH_EVENTS || bytes + prepared.body.len() > MAX_SUBMISSION_BYTES / 2 {
                 self.write_patiently(std::mem::take(&mut waiting), Vec::new)?;
@@ -329,7 +333,10 @@ impl Service {
         }
         self.write_patiently(waiting, Vec::new)?;
         self.0.holds.change(number, |holds| {
-            holds.iter_mut().filter(|other| other.index == index).for_each(|other| *other = Arc::new(hold.clone()));
+            holds
+                .iter_mut()
+                .filter(|other| other.index == index)
+                .for_each(|other| *other = Arc::new(hold.clone()));
         });
         Ok(())
     }
@@ -354,7 +361,8 @@ impl Service {
         let record = record.ok_or_else(|| not_a_hold(index))?;
         let body = record.record.body().and_then(Result::ok).ok_or_else(|| not_a_hold(index))?;
         let text = |path: &str| disclosed(&body, path);
-        let filter = text("/metadata").and_then(|metadata| metadata.get("filter")?.as_str().map(str::to_owned));
+        let filter =
+            text("/metadata").and_then(|metadata| metadata.get("filter")?.as_str().map(str::to_owned));
         Ok(HoldView {
             id: index.to_string(),
             kind: hold.placed.kind.name().to_owned(),
@@ -384,7 +392,14 @@ fn refused(pointer: &str, what: &str) -> Error {
 fn parse(body: &[u8], size: u64) -> Result<(Wanted, What), Error> {
     let wanted: Wanted = serde_json::from_slice(body).map_err(|error| {
         // The text of the error may quote what was sent.
-        refused("", &format!("not a hold at line {} column {}: `reason`, and one of `tenant`, `filter`, `indexes`", error.line(), error.column()))
+        refused(
+            "",
+            &format!(
+                "not a hold at line {} column {}: `reason`, and one of `tenant`, `filter`, `indexes`",
+                error.line(),
+                error.column()
+            ),
+        )
     })?;
     if wanted.reason.is_empty() || wanted.reason.len() > MAX_REASON_BYTES {
         return Err(refused("/reason", "`reason` has 1 to 4,096 bytes"));
@@ -396,8 +411,9 @@ fn parse(body: &[u8], size: u64) -> Result<(Wanted, What), Error> {
         (Some(true), None, None) => What::Tenant,
         (None, Some(filter), None) => {
             let text = filter.to_string();
-            let query = filter_text(&text)
-                .ok_or_else(|| refused("/filter", "`filter` has the members of a query's filter, as strings"))?;
+            let query = filter_text(&text).ok_or_else(|| {
+                refused("/filter", "`filter` has the members of a query's filter, as strings")
+            })?;
             let filter = Filter::parse(&query)
                 .map_err(|error| refused(&format!("/filter/{}", error.member), &error.to_string()))?;
             if filter == Filter::default() {
@@ -425,7 +441,8 @@ fn parse(body: &[u8], size: u64) -> Result<(Wanted, What), Error> {
 /// The filter of a hold; `None` where it says more than a filter does.
 fn filter_text(text: &str) -> Option<QueryText> {
     let query: QueryText = serde_json::from_str(text).ok()?;
-    let is_filter = query.order.is_none() && query.limit.is_none() && query.cursor.is_none() && !query.verifiable;
+    let is_filter =
+        query.order.is_none() && query.limit.is_none() && query.cursor.is_none() && !query.verifiable;
     is_filter.then_some(query)
 }
 

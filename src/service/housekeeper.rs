@@ -156,9 +156,9 @@ fn merge_ids(inner: &Inner, stopping: &AtomicBool) {
     }
 }
 
-/// Seals layers whose month is over: the applier has written and synced all of a layer before it makes the next.
+/// Seals layers whose month is over, or that were closed before: the applier has written and synced all of a layer before it makes the next.
 /// A layer that cannot be sealed is damaged: it is said once, and `varve verify` says where.
-fn seal_closed_layers(inner: &Inner, stopping: &AtomicBool, unsealable: &mut HashSet<LayerId>) {
+pub(super) fn seal_closed_layers(inner: &Inner, stopping: &AtomicBool, unsealable: &mut HashSet<LayerId>) {
     let _one = inner.sealing.lock();
     let dirs = inner.store.layers.dirs();
     let Some((_, closed)) = dirs.split_last() else { return };

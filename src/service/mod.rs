@@ -4,6 +4,7 @@
 //! (what Varve writes of itself), `refused` (keys that were turned away), `verifications` (a log read through, as a job),
 //! `retention` (policies), `compactions` (what is due leaves), `holds` (what stays all the same), `erasures` (a person
 //! leaves), `approvals` (acts of two keys),
+//! `retention` (policies), `compactions` (what is due leaves), `forget` (what must be over before a body is gone for good),
 //! `checkpoints` (what was signed), `observe` (metrics, readiness), `view` (what callers see).
 
 pub mod checkpoints;
@@ -14,6 +15,7 @@ mod approvals;
 mod compactions;
 mod erasures;
 mod error;
+mod forget;
 mod holds;
 mod housekeeper;
 mod keys;
@@ -51,8 +53,8 @@ pub use observe::STALL_LIMIT;
 pub use open::{Initialised, OpenOptions};
 pub use retention::FLOOR_MONTHS;
 pub use view::{
-    ApprovalView, Committed, DisclosureView, ErasureView, FindingView, HoldView, KeyInfo, NewKey, QueryPage, Receipt, RecordView, RetentionView,
-    TenantInfo, VerificationView,
+    ApprovalView, Committed, DisclosureView, ErasureView, FindingView, HoldView, KeyInfo, NewKey, QueryPage,
+    Receipt, RecordView, RetentionView, TenantInfo, VerificationView,
 };
 
 use crate::event::Tenant;
@@ -99,6 +101,10 @@ struct Inner {
     holds: holds::Holds,
     approvals: approvals::Approvals,
     erasures: erasures::Erasures,
+    /// Seconds between heartbeats; 0 is none.
+    heartbeat_seconds: u64,
+    /// Layers are closed early and the journal is wiped by one at a time.
+    forgetting: Mutex<()>,
     /// Given up at stop, so that another process may open the directory while this object still exists.
     lock: Mutex<Option<DirLock>>,
 }

@@ -237,6 +237,8 @@ impl Service {
             approvals: Default::default(),
             erasures: Erasures::new(options.erasure_needs_approval, options.backup_days),
             housekeeper: Mutex::new(None),
+            heartbeat_seconds: options.heartbeat_seconds,
+            forgetting: Mutex::new(()),
             lock: Mutex::new(Some(recovered.lock)),
         }));
         let housekeeper = Housekeeper::start(&service, options.heartbeat_seconds, options.compaction_hours)

@@ -67,23 +67,31 @@ impl Service {
     ) -> Result<Vec<Arc<Sequenced>>, Error> {
         for _ in 0..TRIES {
             match self.write_own(items.clone(), controls()) {
-                Err(error)
-                    if error.code == ErrorCode::Busy && !self.0.stopping.load(Ordering::Acquire) =>
-                {
+                Err(error) if error.code == ErrorCode::Busy && !self.0.stopping.load(Ordering::Acquire) => {
                     std::thread::sleep(BETWEEN_TRIES);
                 }
                 outcome => return outcome,
             }
         }
-        let detail = "the queue stayed full for a minute; the entries were not written and nothing was changed";
+        let detail =
+            "the queue stayed full for a minute; the entries were not written and nothing was changed";
         Err(Error::new(ErrorCode::Busy, detail))
     }
 
     /// Appends one event to the instance's own log.
     pub(super) fn write_system(&self, event: Builder) -> Result<Arc<Sequenced>, Error> {
+        self.write_system_with(event, &Vec::new)
+    }
+
+    /// As [`Service::write_system`], with `controls` in the same frame.
+    pub(super) fn write_system_with(
+        &self,
+        event: Builder,
+        controls: &dyn Fn() -> Vec<Control>,
+    ) -> Result<Arc<Sequenced>, Error> {
         let log = self.system_log()?;
         for _ in 0..4 {
-            match self.write_own(vec![own(&log, event.clone())?], Vec::new()) {
+            match self.write_own(vec![own(&log, event.clone())?], controls()) {
                 Err(error) if error.code == ErrorCode::Busy => {}
                 Err(error) => return Err(error),
                 Ok(mut records) => return Ok(records.remove(0)),
@@ -111,12 +119,17 @@ impl Service {
 
     /// The heartbeat: silence is sealed, and a log that vanishes is seen.
     pub(super) fn heartbeat(&self, interval_seconds: u64) -> Result<(), Error> {
+        self.write_system(self.heartbeat_event(Some(interval_seconds))).map(drop)
+    }
+
+    /// The entry of a heartbeat. It names no interval where none is kept: no silence behind it is a gap then.
+    pub(super) fn heartbeat_event(&self, interval_seconds: Option<u64>) -> Builder {
         let map = self.log_map();
-        let event = Builder::new(action::LOG_HEARTBEAT, Outcome::Success)
-            .fact("interval_seconds", interval_seconds)
-            .fact("logs", map.size)
-            .fact("map_root", Value::bytes(map.root.as_bytes()));
-        self.write_system(event).map(drop)
+        let mut event = Builder::new(action::LOG_HEARTBEAT, Outcome::Success);
+        if let Some(seconds) = interval_seconds {
+            event = event.fact("interval_seconds", seconds);
+        }
+        event.fact("logs", map.size).fact("map_root", Value::bytes(map.root.as_bytes()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! One layer: the records of one calendar month, over one key-value store.
+//! One layer: the records of one calendar month or of a part of one, over one key-value store.
 //!
 //! What stands in a layer, by the first byte of the key (FORMAT, "Layers"):
 //!

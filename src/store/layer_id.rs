@@ -1,28 +1,28 @@
-//! Calendar months: which layer a moment belongs to.
+//! Calendar months and their parts: which layer a moment belongs to.
 
+use std::cmp::Ordering;
 use std::fmt;
-use std::ops::RangeInclusive;
 
-use chrono::{DateTime, Datelike, NaiveDate};
+use chrono::NaiveDate;
 
-/// Years that a time of this format can have (event.md §1.3).
-const YEARS: RangeInclusive<u32> = 1970..=9999;
+use crate::retention::{layer_code, layer_text, month_code, parse_layer, split_layer};
 
-/// A calendar month (UTC) of `recorded_at`: `year * 12 + month`, month from 0. Orders as time does. The year is
-/// one of 1970 to 9999.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+/// A calendar month (UTC) of `recorded_at`, or a part of one: a month whose layer is closed early goes on in its next
+/// part. The code is `(part - 1) << 17 | year * 12 + month`, part from 1 and month from 0. Orders as time does: by month,
+/// then by part, which the codes do not. The year is one of 1970 to 9999.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LayerId(u32);
 
 impl LayerId {
-    /// The month of a moment in microseconds since 1970. `None` beyond year 9999.
+    /// The month of a moment in microseconds since 1970, its first part. `None` beyond year 9999.
     pub fn of(micros: u64) -> Option<LayerId> {
-        let moment = DateTime::from_timestamp_micros(i64::try_from(micros).ok()?)?;
-        LayerId::from_code(u32::try_from(moment.year()).ok()?.checked_mul(12)? + moment.month0())
+        month_code(micros).map(LayerId)
     }
 
-    /// The month with a code, as it stands in frames and snapshots. `None` where no time can lie.
+    /// The layer with a code, as it stands in frames and snapshots. `None` where no time can lie, or no part.
     pub fn from_code(code: u32) -> Option<LayerId> {
-        YEARS.contains(&(code / 12)).then_some(LayerId(code))
+        let (month, part) = split_layer(code);
+        layer_code(month, part).map(LayerId)
     }
 
     /// The code.
@@ -30,41 +30,64 @@ impl LayerId {
         self.0
     }
 
-    /// First microsecond of the month.
+    /// Which part of its month, from 1.
+    pub fn part(self) -> u32 {
+        split_layer(self.0).1
+    }
+
+    /// The first part of its month.
+    pub fn month(self) -> LayerId {
+        LayerId(split_layer(self.0).0)
+    }
+
+    /// The part after this one, in the same month. `None` when the numbers are used up.
+    pub fn next_part(self) -> Option<LayerId> {
+        let (month, part) = split_layer(self.0);
+        layer_code(month, part + 1).map(LayerId)
+    }
+
+    /// First microsecond of the month, whatever the part.
     pub fn start(self) -> u64 {
-        let year = i32::try_from(self.0 / 12).expect("a year has four digits");
-        let first = NaiveDate::from_ymd_opt(year, self.0 % 12 + 1, 1).expect("month is 1 to 12");
+        let month = self.month().0;
+        let year = i32::try_from(month / 12).expect("a year has four digits");
+        let first = NaiveDate::from_ymd_opt(year, month % 12 + 1, 1).expect("month is 1 to 12");
         let micros = first.and_hms_opt(0, 0, 0).expect("midnight exists").and_utc().timestamp_micros();
         u64::try_from(micros).unwrap_or(0)
     }
 
     /// First microsecond of the month after.
     pub fn end(self) -> u64 {
-        LayerId(self.0 + 1).start()
+        LayerId(self.month().0 + 1).start()
     }
 
-    /// Reads `2026-11`.
+    /// Reads `2026-11` and `2026-11.p2`.
     pub fn parse(text: &str) -> Option<LayerId> {
-        let (year, month) = text.split_once('-')?;
-        let is_number =
-            |text: &str, digits| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
-        if !is_number(year, 4) || !is_number(month, 2) {
-            return None;
-        }
-        let (year, month): (u32, u32) = (year.parse().ok()?, month.parse().ok()?);
-        (1..=12).contains(&month).then(|| LayerId::from_code(year * 12 + month - 1))?
+        parse_layer(text).map(LayerId)
+    }
+}
+
+impl Ord for LayerId {
+    fn cmp(&self, other: &LayerId) -> Ordering {
+        split_layer(self.0).cmp(&split_layer(other.0))
+    }
+}
+
+impl PartialOrd for LayerId {
+    fn partial_cmp(&self, other: &LayerId) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
 impl fmt::Display for LayerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04}-{:02}", self.0 / 12, self.0 % 12 + 1)
+        f.write_str(&layer_text(self.0))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::retention::MAX_PART;
 
     #[test]
     fn a_month_begins_and_ends_where_the_calendar_says() {
@@ -83,5 +106,45 @@ mod tests {
         }
         let last = LayerId::parse("9999-12").unwrap();
         assert!(last.start() < last.end());
+    }
+
+    #[test]
+    fn the_first_part_has_the_code_and_the_text_of_its_month() {
+        let november = LayerId::parse("2026-11").unwrap();
+        assert_eq!((november.code(), november.part(), november.month()), (24_322, 1, november));
+        for month in (1970 * 12..10_000 * 12).step_by(7) {
+            let id = LayerId::from_code(month).unwrap();
+            assert_eq!((id.code(), id.part()), (month, 1));
+            assert_eq!(id.to_string(), format!("{:04}-{:02}", month / 12, month % 12 + 1));
+        }
+        for code in [0, 1970 * 12 - 1, 10_000 * 12, (1 << 17) - 1, 1 << 17, MAX_PART << 17 | 24_322, u32::MAX]
+        {
+            assert_eq!(LayerId::from_code(code), None, "{code}");
+        }
+    }
+
+    #[test]
+    fn parts_of_a_month_lie_in_it_and_before_the_next() {
+        let november = LayerId::parse("2026-11").unwrap();
+        let second = november.next_part().unwrap();
+        let third = second.next_part().unwrap();
+        assert_eq!((second.to_string().as_str(), second.code()), ("2026-11.p2", 1 << 17 | 24_322));
+        assert_eq!((third.to_string().as_str(), third.part()), ("2026-11.p3", 3));
+        let december = LayerId::parse("2026-12").unwrap();
+        let mut ids = [december, third, november, second];
+        ids.sort_unstable();
+        assert_eq!(ids, [november, second, third, december]);
+        assert!(second.code() > december.code(), "the codes alone order otherwise");
+        for id in ids {
+            assert_eq!(LayerId::from_code(id.code()), Some(id));
+            assert_eq!(LayerId::parse(&id.to_string()), Some(id));
+        }
+        assert_eq!((third.month(), third.start(), third.end()), (november, november.start(), november.end()));
+        let last = LayerId::parse("2026-11.p9999").unwrap();
+        assert_eq!((last.part(), last.next_part()), (MAX_PART, None));
+        for text in ["2026-11.p1", "2026-11.p0", "2026-11.p02", "2026-11.p10000", "2026-11.P2", "2026-11.p2 "]
+        {
+            assert_eq!(LayerId::parse(text), None, "{text}");
+        }
     }
 }

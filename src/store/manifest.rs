@@ -18,14 +18,17 @@ use super::layer_id::LayerId;
 
 const FIRST_LINE: &str = "varve v1 manifest";
 
-/// Longest manifest that is read: a line for each of the 96,360 months of this format, 27 bytes with the largest
-/// generation, comes to 2.6 MB.
+/// Longest manifest that is read. The longest line, `layer 2026-11.p9999 g4294967295`, has 32 bytes with its newline, so
+/// there is room for 131,000 of them: `MAX_PARTS` and one for each of the 96,360 months of this format come to 4.1 MB.
 const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+
+/// Layers from which on no month is closed early: one a day for 82 years.
+pub const MAX_PARTS: usize = 30_000;
 
 /// The live layers with their generations.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Manifest {
-    /// Generation by month.
+    /// Generation by layer.
     pub layers: BTreeMap<LayerId, u32>,
 }
 
@@ -102,7 +105,7 @@ impl Manifest {
             let layer = line
                 .strip_prefix("layer ")
                 .and_then(|rest| rest.split_once(" g"))
-                .and_then(|(month, generation)| Some((LayerId::parse(month)?, generation.parse().ok()?)));
+                .and_then(|(layer, generation)| Some((LayerId::parse(layer)?, generation.parse().ok()?)));
             let (layer, generation) = layer.ok_or(number + 1)?;
             if manifest.layers.insert(layer, generation).is_some() {
                 return Err(number + 1);
@@ -126,7 +129,9 @@ mod tests {
         let mut manifest = Manifest::default();
         manifest.layers.insert(LayerId::parse("2026-10").unwrap(), 1);
         manifest.layers.insert(LayerId::parse("2026-11").unwrap(), 2);
+        manifest.layers.insert(LayerId::parse("2026-10.p2").unwrap(), 1);
         let text = manifest.to_text();
+        assert!(text.contains("layer 2026-10 g1\nlayer 2026-10.p2 g1\nlayer 2026-11 g2\n"), "{text}");
         assert_eq!(Manifest::parse(&text), Ok(manifest));
         for bit in 0..text.len() * 8 {
             let mut bytes = text.clone().into_bytes();

@@ -53,7 +53,12 @@ mod tests {
             IndexKeys { id: [1; 16], request_id: None, terms: Box::new([5, 6]), occurred_at: Some(100) };
         assert!(Matcher::default().matches(&keys, 7));
         let matches = |matcher: Matcher| matcher.matches(&keys, 500);
-        assert!(matches(Matcher { terms: vec![5], id: Some([1; 16]), since: Some(500), ..Matcher::default() }));
+        assert!(matches(Matcher {
+            terms: vec![5],
+            id: Some([1; 16]),
+            since: Some(500),
+            ..Matcher::default()
+        }));
         assert!(!matches(Matcher { terms: vec![5, 7], ..Matcher::default() }));
         assert!(!matches(Matcher { id: Some([2; 16]), ..Matcher::default() }));
         assert!(!matches(Matcher { request_id: Some([2; 16]), ..Matcher::default() }));

@@ -173,7 +173,7 @@ pub fn open(
         })?;
         let layer = LayerId::from_code(frame.layer).ok_or_else(|| {
             OpenError::Refused(format!(
-                "frame {} of the journal names a month outside 1970 to 9999; nothing was changed",
+                "frame {} of the journal names a month outside 1970 to 9999, or no part of one; nothing was changed",
                 frame.number
             ))
         })?;
@@ -225,7 +225,7 @@ fn manifest_names_all(scan: &Scan, state: &State, manifest: &Manifest) -> Result
         let frame = frame?;
         for op in frame_op::read(&frame.payload).unwrap_or_default() {
             if let Op::Records(appended) = op {
-                // A frame of no month is refused when it is replayed.
+                // A frame of no layer is refused when it is replayed.
                 let Some(layer) = LayerId::from_code(frame.layer) else { continue };
                 let place = (appended.log, layer);
                 if missing.get(&place) == Some(&appended.first_index) {

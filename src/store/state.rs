@@ -243,7 +243,7 @@ impl Head {
         let mut frontier = Vec::new();
         self.frontier.encode(&mut frontier);
         put_bytes32(out, &frontier);
-        let count = u32::try_from(self.layers.len()).expect("a layer is a month");
+        let count = u32::try_from(self.layers.len()).expect("MANIFEST has room for fewer layers");
         out.extend_from_slice(&count.to_be_bytes());
         for (layer, first) in &self.layers {
             out.extend_from_slice(&layer.code().to_be_bytes());

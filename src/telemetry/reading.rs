@@ -63,7 +63,7 @@ readings! {
     head_age_seconds: f64 = "varve_journal_head_age_seconds", "Time since HEAD was moved or the store opened; grows while nothing is written";
     entries: u64 = "varve_published_entries", "Entries of all logs together, Varve's own too";
     logs: u64 = "varve_logs", "Logs: one a tenant, and the instance's own";
-    layers: u64 = "varve_layers", "Layers, one a month";
+    layers: u64 = "varve_layers", "Layers: one a month, and one for each part of a month that was closed early";
     layers_open: u64 = "varve_layers_open", "Layers that are open";
     dedupe_entries: u64 = "varve_dedupe_entries", "Ids and request ids in the dedupe table";
     dedupe_runs: u64 = "varve_dedupe_runs", "Runs of the dedupe table";

@@ -188,7 +188,7 @@ impl Journal {
             };
             let Some(layer) = LayerId::from_code(frame.layer) else {
                 let found = format!("frame {} names layer {}", frame.number, frame.layer);
-                return damaged("a month of 1970 to 9999", found);
+                return damaged("a month of 1970 to 9999, or a part of one", found);
             };
             for op in ops {
                 if let Err(finding) = journal.op(frame.number, layer, op, ids_upto) {

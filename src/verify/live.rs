@@ -2,7 +2,7 @@
 //! the last signed checkpoint. What stands beside the records (indexes, seals, the id table, other logs) is for the
 //! offline verifier, and so is trust in whoever runs the store: this run is the operator's own.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 
 use parking_lot::RwLock;
 
@@ -17,6 +17,7 @@ use crate::store::layer_id::LayerId;
 use crate::store::log::Log;
 use crate::store::read::{ReadError, Store};
 use crate::store::record::Record;
+use crate::store::state::Head;
 use crate::tlog::hash::Hash;
 use crate::tlog::key::VerifyingKey;
 
@@ -98,7 +99,7 @@ pub fn verify_live(
     let mut upto = head;
     let mut from = 0;
     loop {
-        if live.read(store, log, from..upto.size, progress)?.is_break() {
+        if live.read(store, log, from, &upto, progress)?.is_break() {
             return Ok(None);
         }
         // A body can leave while this reads, and its certificate then stands behind what was to be read: it is read too.
@@ -122,24 +123,36 @@ struct Live<'a> {
 }
 
 impl Live<'_> {
-    /// Reads and checks a part of the log, the next one.
+    /// Reads and checks the part of the log from index `from` up to `head`.
     fn read(
         &mut self,
         store: &Store,
         log: &Log,
-        part: Range<u64>,
+        from: u64,
+        head: &Head,
         progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, ReadError> {
         let mut told = ControlFlow::Continue(());
-        store.range(log, part.start, part.end, &mut |record| {
-            if self.batch.ends_before(record.record.recorded_at, &record.previous) {
+        let mut standing: Option<(LayerId, u64)> = None;
+        store.range(log, from, head.size, &mut |record| {
+            // Where the layers begin and end is in the head: a month may have several.
+            let layer = match standing {
+                Some((layer, end)) if record.index < end => layer,
+                _ => {
+                    // Where no layer is named the walk ends short of the head, which is a finding.
+                    let Some((layer, _, end)) = head.layer_of(record.index) else { return false };
+                    standing = Some((layer, end.unwrap_or(u64::MAX)));
+                    layer
+                }
+            };
+            if self.batch.ends_before(layer, &record.previous) {
                 let checked = self.check();
                 told = progress(checked);
                 if told.is_break() {
                     return false;
                 }
             }
-            self.batch.push(record.index, record.previous, record.link, &record.record);
+            self.batch.push(layer, record.index, (record.previous, record.link), &record.record);
             true
         })?;
         if told.is_break() {
@@ -194,17 +207,14 @@ struct Batch {
 impl Batch {
     /// Whether a record cannot stand in this batch. Where pages contradict each other the walk sees it: it holds the
     /// first link of each batch against the last of the one before.
-    fn ends_before(&self, recorded_at: u64, previous: &Hash) -> bool {
+    fn ends_before(&self, next: LayerId, previous: &Hash) -> bool {
         let Some(layer) = self.layer else { return false };
-        self.records.len() >= BATCH_RECORDS
-            || LayerId::of(recorded_at) != Some(layer)
-            || *previous != self.link
+        self.records.len() >= BATCH_RECORDS || next != layer || *previous != self.link
     }
 
-    fn push(&mut self, index: u64, previous: Hash, link: Hash, record: &Record) {
+    fn push(&mut self, layer: LayerId, index: u64, (previous, link): (Hash, Hash), record: &Record) {
         if self.records.is_empty() {
-            (self.first_index, self.previous) = (index, previous);
-            self.layer = LayerId::of(record.recorded_at);
+            (self.first_index, self.previous, self.layer) = (index, previous, Some(layer));
         }
         self.link = link;
         self.records.push(record.clone());

@@ -170,6 +170,7 @@ impl World {
         let store = opened.store.clone();
         let pipeline = Pipeline::start(
             &store,
+            Vec::new(),
             opened.applier,
             opened.journal,
             &opened.signers,

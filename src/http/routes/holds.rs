@@ -58,8 +58,7 @@ pub(crate) async fn place(
     body: Body,
 ) -> Answer {
     let wanted = read_json_body(&app, &headers, body, MAX_HOLD_BYTES).await?;
-    let hold =
-        app.blocking(move |service| service.place_hold(&at.by, &at.tenant, wanted.bytes())).await?;
+    let hold = app.blocking(move |service| service.place_hold(&at.by, &at.tenant, wanted.bytes())).await?;
     Ok(super::json(StatusCode::CREATED, &hold))
 }
 

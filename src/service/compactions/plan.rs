@@ -157,7 +157,8 @@ impl Service {
                     scan.add(&log, history.as_deref(), (index, record), is_held, (now, upto));
                 }
             };
-            each_record(&open, &log, &mut look, step).map_err(|error| super::super::rewriting::failed(&error))?;
+            each_record(&open, &log, &mut look, step)
+                .map_err(|error| super::super::rewriting::failed(&error))?;
             // A finished set is 32 KiB at most; one that is being made takes far more.
             scan.leaving.range_mut((number, 0)..=(number, u16::MAX)).for_each(|(_, leaving)| leaving.close());
         }

@@ -47,8 +47,9 @@ impl Service {
                 return Ok(done);
             }
         }
-        let detail =
-            format!("layer {layer}: policies and holds kept coming while it was compacted; nothing of it left");
+        let detail = format!(
+            "layer {layer}: policies and holds kept coming while it was compacted; nothing of it left"
+        );
         Err(Error::new(ErrorCode::Busy, detail))
     }
 

@@ -73,7 +73,9 @@ impl Service {
         let placed = QueryText { action: Some(action::HOLD_PLACED.to_owned()), ..QueryText::default() };
         each_match(store, log, &placed, &mut |record| {
             let is_in_force = holds.iter().any(|hold| hold.index == record.index);
-            if let (false, false, Some(Ok(body))) = (is_in_force, is_held(&holds, record), record.record.body()) {
+            if let (false, false, Some(Ok(body))) =
+                (is_in_force, is_held(&holds, record), record.record.body())
+            {
                 let paths = holding(&body, &[person.id.as_str()], &[]);
                 if !paths.is_empty() {
                     found.disclosures.insert(record.index, paths);
@@ -148,9 +150,7 @@ fn any_string(value: &Value, is_it: &dyn Fn(&str) -> bool) -> bool {
     match value {
         Value::String(text) => is_it(text),
         Value::Array(values) => values.iter().any(|value| any_string(value, is_it)),
-        Value::Object(members) => {
-            members.iter().any(|(name, value)| is_it(name) || any_string(value, is_it))
-        }
+        Value::Object(members) => members.iter().any(|(name, value)| is_it(name) || any_string(value, is_it)),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }

@@ -110,7 +110,10 @@ impl Service {
     pub fn request_erasure(&self, by: &Principal, tenant: &str, body: &[u8]) -> Result<Asked, Error> {
         let log = self.log_for(by, tenant, Scope::Erase)?;
         if tenant == Tenant::SYSTEM {
-            return Err(refused("", "Varve's own log names no person but by the ids of API keys. Name a tenant"));
+            return Err(refused(
+                "",
+                "Varve's own log names no person but by the ids of API keys. Name a tenant",
+            ));
         }
         let wanted: Wanted = serde_json::from_slice(body).map_err(|error| {
             // The text of the error may quote what was sent.
@@ -130,7 +133,9 @@ impl Service {
             return Err(refused("/subject", "`type` and `id` are those of an actor or target"));
         }
         if self.0.store.erasures().len() >= MAX_OPEN {
-            let detail = format!("{MAX_OPEN} erasures are not done yet, the limit; nothing was changed. Ask again later.");
+            let detail = format!(
+                "{MAX_OPEN} erasures are not done yet, the limit; nothing was changed. Ask again later."
+            );
             return Err(Error::new(ErrorCode::Busy, detail));
         }
         let found = self.find(&log, person)?;
@@ -154,7 +159,8 @@ impl Service {
         let control = Control::Erasure { log: number, index: u64::MAX, phase: ErasurePhase::Requested };
         let record = self.write_own(vec![own(&log, event)?], vec![control])?;
         let record = record.first().cloned();
-        let record = record.ok_or_else(|| Error::new(ErrorCode::Internal, "the entry was written and is not there"))?;
+        let record = record
+            .ok_or_else(|| Error::new(ErrorCode::Internal, "the entry was written and is not there"))?;
         self.begin_erasures();
         let mut view = self.erasure_view(&record, &BTreeMap::new());
         view.records = Some(found.records);
@@ -226,7 +232,9 @@ impl Service {
         };
         match thread::Builder::new().name("varve-erasure".to_owned()).spawn(body) {
             Ok(thread) => worker.thread = Some(thread),
-            Err(error) => tracing::error!(%error, "the thread of an erasure was not started; it is tried again"),
+            Err(error) => {
+                tracing::error!(%error, "the thread of an erasure was not started; it is tried again")
+            }
         }
     }
 

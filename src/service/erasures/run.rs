@@ -116,10 +116,11 @@ impl Service {
     ) -> Result<(), Error> {
         let (mut waiting, mut bytes) = (Vec::new(), 0);
         for certificate in certificates {
-            let event = certificate.to_facts().into_iter().fold(
-                Builder::new(action::ERASURE_COMPLETED, Outcome::Success),
-                |event, (name, value)| event.fact(name, value),
-            );
+            let event =
+                certificate.to_facts().into_iter().fold(
+                    Builder::new(action::ERASURE_COMPLETED, Outcome::Success),
+                    |event, (name, value)| event.fact(name, value),
+                );
             let prepared = own(log, event)?;
             if waiting.len() >= MAX_BATCH_EVENTS || bytes + prepared.body.len() > MAX_SUBMISSION_BYTES / 2 {
                 self.write_patiently(std::mem::take(&mut waiting), Vec::new)?;
@@ -130,8 +131,10 @@ impl Service {
         }
         // With the last of them all are there: only then the state says so.
         let certified = || {
-            let one = |(log, index): &(u32, u64)| {
-                Control::Erasure { log: *log, index: *index, phase: ErasurePhase::Certified }
+            let one = |(log, index): &(u32, u64)| Control::Erasure {
+                log: *log,
+                index: *index,
+                phase: ErasurePhase::Certified,
             };
             requests.iter().map(one).collect()
         };
@@ -167,8 +170,7 @@ impl Service {
         for (number, request) in certified {
             let Some(log) = self.0.store.log(number) else { continue };
             let event = Builder::new(action::ERASURE_DONE, Outcome::Success).fact("request", request);
-            let done =
-                || vec![Control::Erasure { log: number, index: request, phase: ErasurePhase::Done }];
+            let done = || vec![Control::Erasure { log: number, index: request, phase: ErasurePhase::Done }];
             self.write_patiently(vec![own(&log, event)?], done)?;
         }
         Ok(())
@@ -182,7 +184,8 @@ impl Service {
             let Some(log) = self.0.store.log(number) else { continue };
             self.each_own(&log, action::ERASURE_COMPLETED, &mut |record| {
                 let certificate = certificate_of(record).ok_or_else(|| {
-                    let detail = format!("the entry at index {} must certify an erasure and does not", record.index);
+                    let detail =
+                        format!("the entry at index {} must certify an erasure and does not", record.index);
                     Error::new(ErrorCode::Internal, detail)
                 })?;
                 if certificate.requests.iter().any(|request| certified.contains(&(number, request))) {

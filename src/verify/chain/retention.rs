@@ -125,7 +125,7 @@ impl Walk {
         let begins = at.map(|at| self.layers[at].1);
         let ends = at.and_then(|at| self.layers.get(at + 1)).map_or(index, |(_, first)| *first);
         if begins.is_none_or(|begins| members.first() < begins || members.last() >= ends) {
-            return wrong("layer", "the month that all members lie in".to_owned());
+            return wrong("layer", "the layer that all members lie in".to_owned());
         }
         let Some((newest, in_force)) = self.retained.history.newest() else {
             return wrong("policy", "no policy is below it, so nothing is due".to_owned());

@@ -67,7 +67,7 @@ impl Keeping {
         let mut set = SetBuilder::new();
         members.into_iter().for_each(|index| assert_eq!(set.push(index), Pushed::Taken));
         Certificate {
-            layer: crate::retention::parse_month("2026-10").unwrap(),
+            layer: crate::retention::parse_layer("2026-10").unwrap(),
             class: "security".to_owned(),
             class_code: 1,
             months,
@@ -345,7 +345,7 @@ fn a_certificate_names_bodies_of_its_class_and_month_alone() {
     for layer in ["2026-11", "2027-03"] {
         let other = keeping();
         let certificate = other.certificate([4], 1);
-        let certificate = Certificate { layer: crate::retention::parse_month(layer).unwrap(), ..certificate };
+        let certificate = Certificate { layer: crate::retention::parse_layer(layer).unwrap(), ..certificate };
         let at = other.expire(&certificate);
         let kept = other.stop();
         kept.forget();
@@ -356,7 +356,7 @@ fn a_certificate_names_bodies_of_its_class_and_month_alone() {
     let later = keeping();
     let events = later.writing.events("acme", 1);
     let month = month_code(events[0].record.recorded_at).unwrap();
-    assert_ne!(crate::retention::month_text(month), "2026-10");
+    assert_ne!(crate::retention::layer_text(month), "2026-10");
     let at = later.expire(&later.certificate([4, events[0].index], 1));
     let kept = later.stop();
     kept.forget();

@@ -125,6 +125,7 @@ impl Writing {
         let store = recovered.store;
         let pipeline = Pipeline::start(
             &store,
+            Vec::new(),
             recovered.applier,
             recovered.journal,
             &recovered.signers,

@@ -51,10 +51,8 @@ impl Certificate {
             (policy, self.policy.into()),
         ];
         if !self.holds.is_empty() {
-            facts.push((
-                holds,
-                self.holds.iter().map(|hold| Value::from(hold.to_string())).collect::<Vec<_>>().into(),
-            ));
+            let indexes: Vec<Value> = self.holds.iter().map(|hold| hold.to_string().into()).collect();
+            facts.push((holds, indexes.into()));
         }
         facts.extend(self.clock_confirmed.map(|at| (clock_confirmed, at.into())));
         facts
@@ -89,9 +87,8 @@ impl Certificate {
         };
         let holds = match facts.get(holds) {
             None => Vec::new(),
-            Some(list) => {
-                read_holds(list).ok_or_else(|| wrong(holds, "indexes that ascend, one at least"))?
-            }
+            Some(_) => read_holds(&facts.texts(holds)?)
+                .ok_or_else(|| wrong(holds, "indexes that ascend, one at least"))?,
         };
         let in_range = |months: &u16| (1..=MAX_MONTHS).contains(months);
         Ok(Certificate {
@@ -111,17 +108,14 @@ impl Certificate {
     }
 }
 
-/// Name and code of a class that can expire; the name of a built-in one is known, that of a tenant's own is not.
-/// Indexes in their only decimal spelling.
-fn read_holds(list: &Value) -> Option<Vec<u64>> {
-    let read = |hold: &Value| {
-        let text = hold.as_text()?;
-        text.parse::<u64>().ok().filter(|index| index.to_string() == text)
-    };
-    let holds: Vec<u64> = list.as_list()?.iter().map(read).collect::<Option<_>>()?;
+/// Indexes in their only decimal spelling: a list in an entry holds strings alone.
+fn read_holds(texts: &[&str]) -> Option<Vec<u64>> {
+    let read = |text: &&str| text.parse::<u64>().ok().filter(|hold| hold.to_string() == **text);
+    let holds: Vec<u64> = texts.iter().map(read).collect::<Option<_>>()?;
     (!holds.is_empty() && holds.is_sorted_by(|one, other| one < other)).then_some(holds)
 }
 
+/// Name and code of a class that can expire; the name of a built-in one is known, that of a tenant's own is not.
 fn read_class(text: &str) -> Option<(&str, u16)> {
     let (name, code) = text.split_once(' ')?;
     let code = decimal(code)?;
@@ -210,6 +204,7 @@ mod tests {
             ("indexes", "AAA=".into()),
             ("holds", Vec::<Value>::new().into()),
             ("holds", vec![Value::from("8"), "7".into()].into()),
+            ("holds", vec![Value::from("7"), "7".into()].into()),
             ("holds", vec![Value::from("07")].into()),
             ("holds", vec![Value::from(7u64)].into()),
             ("clock_confirmed", "2026-10-31T23:59:00Z".into()),

@@ -264,6 +264,8 @@ impl Hold {
             return self.placed.extends && is_flagged;
         }
         match self.placed.kind {
+            // Its own entry is neither below it nor behind it.
+            _ if index == self.index => false,
             HoldKind::Tenant => true,
             _ => !self.is_resolved || self.has_listed(index),
         }
@@ -337,5 +339,7 @@ mod tests {
         assert!(!closed.holds(11, true));
         let all = Hold::new(10, PlacedHold { kind: HoldKind::Tenant, extends: true });
         assert!(all.holds(3, false) && all.holds(11, true));
+        let unresolved = Hold::new(10, PlacedHold { kind: HoldKind::Indexes, extends: false });
+        assert!(!all.holds(10, true) && !unresolved.holds(10, true) && unresolved.holds(9, false));
     }
 }

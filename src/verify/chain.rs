@@ -3,14 +3,18 @@
 //!
 //! Memory a log: the frontier, its keys, 32 bytes for 256 entries (tile roots of the layer at hand), 64 bytes
 //! for 512 (sums of its terms), 48 bytes for 256 (sums of its ids; 32 more where a body of them is absent), its policies
-//! (`retention`) and what `absent` says.
+//! (`retention`), its holds in force (`holds`) and what `absent` says.
 
+mod erasure;
+mod holds;
 mod keys;
 mod layer;
 mod retention;
 
 use std::collections::HashSet;
 
+use self::erasure::Erased;
+use self::holds::Holds;
 use self::keys::CurrentKey;
 use self::retention::Retained;
 use super::absent::Pool;
@@ -76,6 +80,8 @@ pub(super) struct Walk {
     pub(super) ids: IdBuckets,
     ids_below: u64,
     retained: Retained,
+    holds: Holds,
+    erased: Erased,
     pub(super) bodies_present: u64,
     pub(super) signatures_checked: u64,
 }
@@ -126,6 +132,8 @@ impl Walk {
             ids: IdBuckets::default(),
             ids_below,
             retained: Retained::default(),
+            holds: Holds::default(),
+            erased: Erased::default(),
             bodies_present: 0,
             signatures_checked: 0,
         }
@@ -199,7 +207,7 @@ impl Walk {
         context: &mut Context<'_>,
         layer: LayerId,
         index: u64,
-        record: CheckedRecord,
+        mut record: CheckedRecord,
         unsigned: &mut Option<(u64, u64)>,
     ) {
         self.pass_marks(context);
@@ -226,8 +234,10 @@ impl Walk {
         self.newest_key = self.key.map(|key| key.key);
         self.receipts_at(context, index, &record);
         self.class_name(context, index, &record);
+        self.flags(context, index, &record);
         self.fact(context, index, &record);
         self.body(context, index, &record);
+        self.disclosures(context, index, &mut record);
         self.chunks.add(index, record.sums.terms, record.occurred_at, record.body == BodyState::Present);
         // With entries missing the table is not compared, and an index that came out of nowhere would make the
         // buckets as large as it says.
@@ -412,6 +422,7 @@ impl Walk {
             );
         }
         self.judge_absent(context);
+        self.judge_withheld(context);
     }
 
     /// Holds the layers that the snapshot names against those that have the log's entries.

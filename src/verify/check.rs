@@ -11,7 +11,7 @@ use super::finding::FindingKind;
 use super::index::{Contribution, Secret, TokenCache};
 use super::journal_tail::Tail;
 use crate::event::catalog::{Class, FIRST_OWN_CLASS_CODE, class_of};
-use crate::event::{BodyView, Commitment};
+use crate::event::{Body, BodyView, Commitment};
 use crate::store::page::{self, Commitments};
 use crate::store::record::Record;
 use crate::store::state::LogIdentity;
@@ -78,8 +78,12 @@ pub(super) struct CheckedRecord {
     pub(super) link: Hash,
     pub(super) leaf_hash: Hash,
     pub(super) signed: Signed,
+    /// [`crate::tlog::chain::FLAG_OWN`], [`crate::tlog::chain::FLAG_HELD`].
+    pub(super) flags: u16,
     pub(super) body: BodyState,
-    /// The layer lacks the body, the journal has it, and all else is equal.
+    /// Places without their disclosure. A body that was not read may lack others.
+    pub(super) withheld: Vec<String>,
+    /// The layer lacks the body, or those disclosures, the journal has them, and all else is equal.
     pub(super) in_journal: bool,
     /// Name of a class of the tenant's own: the combiner knows whether the code is that one's.
     pub(super) class_name: Option<Box<str>>,
@@ -233,6 +237,14 @@ impl<'a> Worker<'a> {
                 checked.records[place].in_journal = true;
                 continue;
             }
+            // So do disclosures that are erased.
+            if is_same_entry(record, journal)
+                && let Some(withheld) = erased_of(record, journal)
+            {
+                let checked = &mut checked.records[place];
+                (checked.withheld, checked.in_journal) = (withheld, true);
+                continue;
+            }
             checked.fault(
                 FindingKind::JournalMismatch,
                 index,
@@ -264,6 +276,18 @@ fn is_same_entry(one: &Record, other: &Record) -> bool {
     let entry =
         |record: &Record| (record.recorded_at, record.key_id, record.class, record.flags, record.event);
     entry(one) == entry(other) && one.signature == other.signature
+}
+
+/// Places of disclosures that `record` lacks, if that is all in which its body differs from the journal's.
+fn erased_of(record: &Record, journal: &Record) -> Option<Vec<String>> {
+    let read = |record: &Record| {
+        Body::decode(&record.body).ok().filter(|(_, used)| *used == record.body.len()).map(|(body, _)| body)
+    };
+    let (body, whole) = (read(record)?, read(journal)?);
+    let mut of_whole = whole.disclosures.iter();
+    let is_part = (&body.salt, &body.canonical) == (&whole.salt, &whole.canonical)
+        && body.disclosures.iter().all(|disclosure| of_whole.any(|other| other == disclosure));
+    body.withheld().ok().filter(|_| is_part)
 }
 
 /// What a seal is over: `log 4 | index 8 | record` for each record (FORMAT, "SEAL").
@@ -311,7 +335,9 @@ impl Checked {
             link: one.link,
             leaf_hash: chain::leaf_hash(one.entry),
             signed: Signed::Unchecked,
+            flags: record.flags,
             body: BodyState::Unchecked,
+            withheld: Vec::new(),
             in_journal: false,
             class_name: None,
             sums: Contribution::default(),
@@ -430,13 +456,7 @@ impl Checked {
         checked.body = BodyState::Present;
         if !examined.withheld.is_empty() {
             checked.body = BodyState::Withheld;
-            let found = format!("none at {}", examined.withheld.join(" "));
-            self.fault(
-                FindingKind::MissingDisclosure,
-                index,
-                "a disclosure, or an entry that says it was erased",
-                found,
-            );
+            checked.withheld = examined.withheld;
         }
         checked.occurred_at = examined.occurred_at.map_or(record.recorded_at, |at| at.0);
         if examined.is_own && record.flags & FLAG_OWN != 0 {

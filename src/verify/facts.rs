@@ -3,7 +3,9 @@
 
 use crate::event::catalog::{Value, action};
 use crate::event::{Body, Micros};
-use crate::retention::{Certificate, Policy, RecordedPolicy, Refusal};
+use crate::retention::{
+    Certificate, ErasureCertificate, PlacedHold, Policy, RecordedPolicy, Refusal, ReleasedHold, ResolvedHold,
+};
 use crate::store::state::ApiKey;
 use crate::tlog::hash::Hash;
 
@@ -32,6 +34,14 @@ pub(super) enum Fact {
     Policy(Result<RecordedPolicy, Refusal>),
     /// Bodies that may go.
     Certificate(Result<Certificate, Refusal>),
+    /// A legal hold begins.
+    HoldPlaced(Result<PlacedHold, Refusal>),
+    /// Members of a hold.
+    HoldResolved(Result<ResolvedHold, Refusal>),
+    /// A hold ends.
+    HoldReleased(Result<ReleasedHold, Refusal>),
+    /// Disclosures that may go.
+    Erasure(Result<ErasureCertificate, Refusal>),
 }
 
 /// What the first entry of a log says.
@@ -93,6 +103,10 @@ pub(super) fn read(body: &Body, name: &str) -> Option<Fact> {
         action::CLOCK_ANOMALY => Fact::ClockAnomaly,
         action::RETENTION_POLICY_CHANGED => Fact::Policy(Policy::from_facts(&facts())),
         action::RETENTION_EXPIRED => Fact::Certificate(Certificate::from_facts(&facts())),
+        action::HOLD_PLACED => Fact::HoldPlaced(PlacedHold::from_facts(&facts())),
+        action::HOLD_RESOLVED => Fact::HoldResolved(ResolvedHold::from_facts(&facts())),
+        action::HOLD_RELEASED => Fact::HoldReleased(ReleasedHold::from_facts(&facts())),
+        action::ERASURE_COMPLETED => Fact::Erasure(ErasureCertificate::from_facts(&facts())),
         _ => return None,
     })
 }

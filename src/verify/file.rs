@@ -126,6 +126,7 @@ fn prove(
         bodies_present: 0,
         bodies_expired: 0,
         bodies_erased: 0,
+        disclosures_erased: 0,
         claim,
         checkpointed_size: 0,
         entries_checked: 1,

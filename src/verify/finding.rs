@@ -86,10 +86,16 @@ kinds! {
     MissingBody = "missing_body";
     /// A body is absent, and the certificate that names it is from before it was due.
     EarlyExpiry = "early_expiry";
+    /// A body or a disclosure is absent, and was held when a certificate named it, or still there later.
+    HeldExpiry = "held_expiry";
     /// A certificate of expiry whose facts do not hold.
     BadCertificate = "bad_certificate";
     /// A retention policy that breaks the format or does not follow the one before.
     BadPolicy = "bad_policy";
+    /// An entry of a legal hold that breaks the format or its order.
+    BadHold = "bad_hold";
+    /// A certificate of erasure whose facts do not hold.
+    BadErasure = "bad_erasure";
     /// A disclosure is absent and no certificate covers it.
     MissingDisclosure = "missing_disclosure";
     /// Layer and journal have different records at one index.

@@ -35,6 +35,8 @@ pub struct LiveReport {
     pub entries: u64,
     /// Bodies that a certificate of expiry covers.
     pub bodies_expired: u64,
+    /// Disclosures that a certificate of erasure covers.
+    pub disclosures_erased: u64,
     /// The first of the findings.
     pub findings: Vec<Finding>,
     /// All of them.
@@ -102,7 +104,8 @@ pub fn verify_live(
         if live.read(store, log, from, &upto, progress)?.is_break() {
             return Ok(None);
         }
-        // A body can leave while this reads, and its certificate then stands behind what was to be read: it is read too.
+        // A body or a disclosure can leave while this reads, and its certificate then stands behind what was to be read:
+        // it is read too.
         let now = log.head();
         if !live.walk.has_uncovered() || now.size == upto.size {
             return live.finish(upto.size, upto.key).map(Some);
@@ -190,7 +193,8 @@ impl Live<'_> {
         let valid = finding_count == 0;
         let claim = if valid { Claim::SelfSigned } else { Claim::None };
         let (entries, bodies_expired) = (self.walk.next, self.walk.bodies_expired());
-        Ok(LiveReport { valid, claim, entries, bodies_expired, findings, finding_count })
+        let disclosures_erased = self.walk.disclosures_erased();
+        Ok(LiveReport { valid, claim, entries, bodies_expired, disclosures_erased, findings, finding_count })
     }
 }
 

@@ -55,6 +55,8 @@ pub struct LogReport {
     pub bodies_expired: u64,
     /// Bodies with disclosures that a certificate of erasure covers.
     pub bodies_erased: u64,
+    /// Disclosures that a certificate of erasure covers.
+    pub disclosures_erased: u64,
     /// What may be claimed.
     pub claim: Claim,
     /// Size of the largest checkpoint from outside that held: up to there the entries are those of then. 0: none.
@@ -106,9 +108,10 @@ impl Report {
         let from: String = from.take(MAX_TEXT_LOGS).collect();
         let bodies = |count: fn(&LogReport) -> u64| self.logs.iter().map(count).sum::<u64>();
         line(format!(
-            "bodies in all: {} present, {} expired",
+            "bodies in all: {} present, {} expired; {} disclosures erased",
             bodies(|log| log.bodies_present),
-            bodies(|log| log.bodies_expired)
+            bodies(|log| log.bodies_expired),
+            bodies(|log| log.disclosures_erased)
         ));
         if self.valid {
             line(format!("intact; claim: {} ({}){from}", self.claim, self.claim.meaning()));
@@ -127,6 +130,7 @@ impl Report {
             "claim": self.claim.to_string(),
             "entries": self.logs.iter().map(|log| log.size).sum::<u64>(),
             "bodies_expired": self.logs.iter().map(|log| log.bodies_expired).sum::<u64>(),
+            "disclosures_erased": self.logs.iter().map(|log| log.disclosures_erased).sum::<u64>(),
             "finding_count": self.finding_count,
             "warning_count": self.warning_count,
             "findings": findings,
@@ -157,8 +161,8 @@ impl LogReport {
             let _ = write!(claim, ", checkpointed up to {} of {}", self.checkpointed_size, self.size);
         }
         line(format!(
-            "  bodies: {} present, {} expired, {} with erased parts; claim: {claim}",
-            self.bodies_present, self.bodies_expired, self.bodies_erased
+            "  bodies: {} present, {} expired, {} with erased parts ({} disclosures); claim: {claim}",
+            self.bodies_present, self.bodies_expired, self.bodies_erased, self.disclosures_erased
         ));
     }
 
@@ -175,6 +179,7 @@ impl LogReport {
                 "expired": self.bodies_expired,
                 "erased": self.bodies_erased,
             },
+            "disclosures_erased": self.disclosures_erased,
             "claim": self.claim.to_string(),
             "checkpointed_size": self.checkpointed_size,
             "entries_checked": self.entries_checked,

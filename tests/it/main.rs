@@ -19,6 +19,7 @@ mod query;
 mod refusals;
 mod retention;
 mod rot;
+mod schedules;
 mod server;
 mod slow;
 mod snippets;

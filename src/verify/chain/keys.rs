@@ -56,7 +56,7 @@ impl Walk {
         }
     }
 
-    /// Rule 1, changes of the key, policies and certificates.
+    /// Rule 1, changes of the key, policies, holds and certificates.
     pub(super) fn fact(&mut self, context: &mut Context<'_>, index: u64, record: &CheckedRecord) {
         match (index, record.fact.as_deref()) {
             (0, Some(Fact::Created(Some(created)))) => genesis(context, created),
@@ -71,6 +71,10 @@ impl Walk {
             (_, Some(Fact::Certificate(certificate))) => {
                 self.certificate(context, index, record.recorded_at, certificate);
             }
+            (_, Some(Fact::HoldPlaced(placed))) => self.hold_placed(context, index, placed),
+            (_, Some(Fact::HoldResolved(resolved))) => self.hold_resolved(context, index, resolved),
+            (_, Some(Fact::HoldReleased(released))) => self.hold_released(context, index, released),
+            (_, Some(Fact::Erasure(certificate))) => self.erasure(context, index, certificate),
             _ => {}
         }
     }

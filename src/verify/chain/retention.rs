@@ -1,10 +1,11 @@
-//! Rule 6: a body that is absent was due, and a certificate behind it says so (retention.md §6). The policies of the
+//! Rule 6: a body that is absent was due and not held, and a certificate behind it says so (retention.md §6). The policies of the
 //! log say what was due when, and which name goes with which of the tenant's own codes.
 
 use super::{Context, Walk};
 use crate::retention::{Certificate, History, MAX_INDEX, RecordedPolicy, Refusal};
 use crate::store::layer_id::LayerId;
-use crate::verify::absent::{Absences, Absent, Verdict};
+use crate::tlog::chain::FLAG_HELD;
+use crate::verify::absent::{Absences, Absent, State};
 use crate::verify::check::{BodyState, CheckedRecord};
 use crate::verify::finding::{Finding, FindingKind};
 
@@ -14,9 +15,7 @@ pub(super) struct Retained {
     history: History,
     /// A policy did not parse: what later ones say of the one before, and which names codes have, is not known.
     is_torn: bool,
-    absences: Absences,
-    /// Bodies that are absent and covered.
-    expired: u64,
+    pub(super) absences: Absences,
 }
 
 /// Consecutive absent bodies of which the same is to be said.
@@ -25,13 +24,13 @@ struct Run {
     from: u64,
     to: u64,
     class: u16,
-    is_named: bool,
+    state: State,
 }
 
 impl Walk {
     /// Bodies that a certificate covers.
     pub(in crate::verify) fn bodies_expired(&self) -> u64 {
-        self.retained.expired
+        self.retained.absences.covered()
     }
 
     /// The name of a class of the tenant's own is the one that the policy in force gave the code.
@@ -99,15 +98,19 @@ impl Walk {
             }
         };
         let Certificate { members, class_code: class, .. } = &certificate;
-        let Retained { history, absences, expired, .. } = &mut self.retained;
+        let known = self.knows_holds();
+        let (holds, Retained { history, absences, .. }) = (&self.holds, &mut self.retained);
         let verdict = |absent: &Absent| {
             if !members.contains(absent.index) {
-                return Verdict::NotNamed;
+                return None;
+            }
+            if known && holds.hold(absent.index, absent.is_flagged) {
+                return Some(State::Held);
             }
             let due = history.due_at(*class, false, absent.index, absent.recorded_at, index - 1);
-            if due.is_at(recorded_at) { Verdict::Covered } else { Verdict::Early }
+            Some(if due.is_at(recorded_at) { State::Covered } else { State::Early })
         };
-        *expired += absences.judge(context.pool, *class, (members.first(), members.last()), verdict);
+        absences.judge(context.pool, *class, (members.first(), members.last()), verdict);
     }
 
     /// What a certificate at `index` says of the log. Where entries are missing, or a policy cannot be read, it cannot
@@ -117,6 +120,9 @@ impl Walk {
         let Certificate { layer, class, class_code, months, members, policy, .. } = certificate;
         if members.last() >= index {
             return wrong("last", format!("an index below {index}"));
+        }
+        if self.knows_holds() && certificate.holds != self.holds.indexes() {
+            return wrong("holds", format!("{:?}, the holds in force", self.holds.indexes()));
         }
         if !self.complete || self.retained.is_torn {
             return Ok(());
@@ -149,24 +155,25 @@ impl Walk {
             BodyState::Present | BodyState::Withheld => self.bodies_present += 1,
             BodyState::Faulty | BodyState::Unchecked => {}
             BodyState::Absent if index > MAX_INDEX => {
-                let run = Run { from: index, to: index + 1, class: record.class, is_named: false };
+                let run = Run { from: index, to: index + 1, class: record.class, state: State::Owed };
                 context.findings.add(run.finding(&context.info.identity.tenant));
             }
             BodyState::Absent => {
                 let absent = Absent {
                     index,
                     recorded_at: record.recorded_at,
-                    is_named: false,
+                    state: State::Owed,
                     in_journal: record.in_journal,
+                    is_flagged: record.flags & FLAG_HELD != 0,
                 };
                 self.retained.absences.push(context.pool, record.class, absent);
             }
         }
     }
 
-    /// Whether bodies are absent that nothing has covered so far.
+    /// Whether bodies or disclosures are absent that nothing has covered so far.
     pub(in crate::verify) fn has_uncovered(&self) -> bool {
-        !self.retained.absences.is_empty()
+        self.retained.absences.owed() + self.erased.absences.owed() > 0
     }
 
     /// The log has been walked: what is left nothing covers.
@@ -174,17 +181,17 @@ impl Walk {
         let Context { info, findings, pool, .. } = context;
         let mut run: Option<Run> = None;
         let tenant = &info.identity.tenant;
-        self.retained.absences.drain(pool, |class, absent| {
-            let Absent { index, is_named, .. } = *absent;
+        self.retained.absences.each_owed(pool, |class, absent| {
+            let Absent { index, state, .. } = *absent;
             if absent.in_journal {
                 let (expected, found) =
                     ("the record that the journal has", "the same without its body in the layer");
                 findings.add(Finding::log(FindingKind::JournalMismatch, tenant, index, expected, found));
             }
             match &mut run {
-                Some(run) if (run.to, run.class, run.is_named) == (index, class, is_named) => run.to += 1,
+                Some(run) if (run.to, run.class, run.state) == (index, class, state) => run.to += 1,
                 _ => {
-                    let next = Run { from: index, to: index + 1, class, is_named };
+                    let next = Run { from: index, to: index + 1, class, state };
                     run.replace(next).into_iter().for_each(|run| findings.add(run.finding(tenant)));
                 }
             }
@@ -195,14 +202,27 @@ impl Walk {
 
 impl Run {
     fn finding(self, tenant: &str) -> Finding {
-        let Run { from, to, class, is_named } = self;
-        let count = to - from;
-        if is_named {
-            let found =
-                format!("a certificate from before they were due for {count} entries of class {class}");
-            return Finding::log(FindingKind::EarlyExpiry, tenant, from, "a body until it is due", found);
-        }
-        let found = format!("no body and no certificate of expiry at {count} entries of class {class}");
-        Finding::log(FindingKind::MissingBody, tenant, from, "a body", found)
+        let Run { from, to, class, state } = self;
+        let entries = format!("{} entries of class {class}", to - from);
+        let (kind, expected, found) = match state {
+            State::Held => (
+                FindingKind::HeldExpiry,
+                "a body until no hold keeps it",
+                format!(
+                    "none at {entries}, which were held when a certificate named them, or there behind it"
+                ),
+            ),
+            State::Early => (
+                FindingKind::EarlyExpiry,
+                "a body until it is due",
+                format!("a certificate from before they were due for {entries}"),
+            ),
+            State::Owed | State::Covered => (
+                FindingKind::MissingBody,
+                "a body",
+                format!("no body and no certificate of expiry at {entries}"),
+            ),
+        };
+        Finding::log(kind, tenant, from, expected, found)
     }
 }

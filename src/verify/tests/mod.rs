@@ -3,6 +3,8 @@
 
 mod bits;
 mod brought;
+mod erasures;
+mod holds;
 mod logs;
 mod records;
 mod resumed;

@@ -6,25 +6,25 @@ use super::brought::{acme, checkpoint_of};
 use super::store::{self, TestClock, Writing, change_page, open_layer};
 use super::*;
 use crate::event::catalog::{Value, action};
-use crate::event::{Builder, Outcome};
+use crate::event::{Body, Builder, Outcome};
 use crate::journal;
 use crate::retention::{Certificate, Policy, PolicyChange, Pushed, SetBuilder, add_months, month_code};
 use crate::store::seal::Seal;
 
-const DAY: u64 = 86_400;
+pub(super) const DAY: u64 = 86_400;
 
 /// A store whose tenant has policies and certificates. Entry 0 of its log is the genesis; of the others those with an
 /// index that five divides are of class processing, all else is security.
-struct Keeping {
+pub(super) struct Keeping {
     dir: tempfile::TempDir,
-    writing: Writing,
+    pub(super) writing: Writing,
     policies: Vec<(u64, Policy)>,
 }
 
 /// The store, stopped.
-struct Kept {
+pub(super) struct Kept {
     dir: tempfile::TempDir,
-    clock: TestClock,
+    pub(super) clock: TestClock,
 }
 
 impl Keeping {
@@ -36,14 +36,14 @@ impl Keeping {
     }
 
     /// With a first policy at 1 and ten events behind it.
-    fn with_events(classes: &str) -> Keeping {
+    pub(super) fn with_events(classes: &str) -> Keeping {
         let mut keeping = Keeping::new();
         keeping.policy(classes);
         keeping.writing.events("acme", 10);
         keeping
     }
 
-    fn own(&self, name: &str, facts: Vec<(&'static str, Value)>) -> u64 {
+    pub(super) fn own(&self, name: &str, facts: Vec<(&'static str, Value)>) -> u64 {
         let builder = Builder::new(name, Outcome::Success);
         let event = facts.into_iter().fold(builder, |builder, (name, value)| builder.fact(name, value));
         self.writing.own("acme", event, Vec::new()).index
@@ -54,7 +54,7 @@ impl Keeping {
         change.apply(self.policies.last().map(|(_, policy)| policy), 0).unwrap()
     }
 
-    fn policy(&mut self, classes: &str) -> u64 {
+    pub(super) fn policy(&mut self, classes: &str) -> u64 {
         let policy = self.changed(classes);
         let before = self.policies.last().map(|(index, policy)| (*index, policy));
         let index = self.own(action::RETENTION_POLICY_CHANGED, policy.to_facts(before));
@@ -63,7 +63,7 @@ impl Keeping {
     }
 
     /// A certificate for bodies of October in class security.
-    fn certificate(&self, members: impl IntoIterator<Item = u64>, months: u16) -> Certificate {
+    pub(super) fn certificate(&self, members: impl IntoIterator<Item = u64>, months: u16) -> Certificate {
         let mut set = SetBuilder::new();
         members.into_iter().for_each(|index| assert_eq!(set.push(index), Pushed::Taken));
         Certificate {
@@ -78,26 +78,45 @@ impl Keeping {
         }
     }
 
-    fn expire(&self, certificate: &Certificate) -> u64 {
+    pub(super) fn expire(&self, certificate: &Certificate) -> u64 {
         self.own(action::RETENTION_EXPIRED, certificate.to_facts())
     }
 
-    fn stop(self) -> Kept {
+    pub(super) fn stop(self) -> Kept {
         let Keeping { dir, writing, .. } = self;
         Kept { dir, clock: writing.stop() }
     }
 }
 
 impl Kept {
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.dir.path()
     }
 
     /// Takes bodies out of the layer of October and seals it anew, as compaction does.
-    fn strip(&self, indexes: impl IntoIterator<Item = u64>) {
+    pub(super) fn strip(&self, indexes: impl IntoIterator<Item = u64>) {
         for index in indexes {
             change_page(self.path(), "2026-10", 1, index, |page, at| page.records[at].body.clear());
         }
+        self.seal();
+    }
+
+    /// The same with disclosures alone.
+    pub(super) fn erase(&self, disclosures: &[(u64, &str)]) {
+        for (index, path) in disclosures {
+            change_page(self.path(), "2026-10", 1, *index, |page, at| {
+                let mut body = Body::decode(&page.records[at].body).unwrap().0;
+                let before = body.disclosures.len();
+                body.disclosures.retain(|disclosure| disclosure.path != *path);
+                assert_eq!(body.disclosures.len(), before - 1, "{path}");
+                page.records[at].body.clear();
+                body.encode(&mut page.records[at].body);
+            });
+        }
+        self.seal();
+    }
+
+    fn seal(&self) {
         let (layer, kv) = open_layer(self.path(), "2026-10");
         let seal = Seal::of(&layer, &|| false).unwrap().unwrap();
         drop((layer, kv));
@@ -105,7 +124,7 @@ impl Kept {
     }
 
     /// Lets the journal go of what the layers have.
-    fn forget(&self) {
+    pub(super) fn forget(&self) {
         // Ten entries of 60 KB fill the segment, so that there is one to let go of.
         let writing = Writing::open(self.path(), self.clock.clone());
         for _ in 0..10 {
@@ -123,7 +142,7 @@ impl Kept {
         assert!(scan.oldest() > Some(1), "{:?}", scan.oldest());
     }
 
-    fn found(&self) -> Vec<(FindingKind, u64)> {
+    pub(super) fn found(&self) -> Vec<(FindingKind, u64)> {
         found(&verify(self.path()))
     }
 }
@@ -132,7 +151,7 @@ fn found(report: &Report) -> Vec<(FindingKind, u64)> {
     report.findings.iter().map(|finding| (finding.kind, finding.index.unwrap_or(u64::MAX))).collect()
 }
 
-const ONE_MONTH: &str = r#""security":{"months":1}"#;
+pub(super) const ONE_MONTH: &str = r#""security":{"months":1}"#;
 const THREE_MONTHS: &str = r#""security":{"months":3}"#;
 
 use FindingKind::{BadCertificate, BadPolicy, ClassMismatch, EarlyExpiry, JournalMismatch, MissingBody};
@@ -155,7 +174,11 @@ fn what_a_certificate_covers_is_counted_and_no_finding() {
         assert_intact(&report);
         // The certificate named one more, which is there still.
         assert_eq!((acme(&report).bodies_expired, acme(&report).bodies_present), (3, at + 6 - 3));
-        assert!(report.to_text().contains(", 3 expired, 0 with erased parts"), "{}", report.to_text());
+        assert!(
+            report.to_text().contains(", 3 expired, 0 with erased parts (0 disclosures)"),
+            "{}",
+            report.to_text()
+        );
         assert!(report.to_text().contains("bodies in all: "), "{}", report.to_text());
         assert!(report.to_json().contains("\"bodies_expired\":3"), "{}", report.to_json());
         // Below a checkpoint bodies are counted as ever.

@@ -348,7 +348,7 @@ pub(super) fn created(tenant: &str, id: &[u8; 32], key: &[u8; 32]) -> Builder {
         .fact("public_key", Value::bytes(key))
 }
 
-fn own(log: &Log, event: Builder) -> Prepared {
+pub(super) fn own(log: &Log, event: Builder) -> Prepared {
     let mut event = event.build().unwrap();
     let class = Class::named(event.class().unwrap()).unwrap();
     fill_in(&mut event, class.name());
@@ -363,7 +363,7 @@ pub(super) fn item(log: &Log, json: &str) -> Prepared {
 }
 
 /// Events of different shapes; about 400 bytes.
-fn event_json(n: usize) -> String {
+pub(super) fn event_json(n: usize) -> String {
     let occurred = if n.is_multiple_of(3) { "\"occurred_at\":\"2026-10-01T10:00:00.5Z\"," } else { "" };
     let long = if n == 77 { "x".repeat(20_000) } else { String::new() };
     let class = if n.is_multiple_of(5) { "\"class\":\"processing\"," } else { "" };

@@ -240,6 +240,8 @@ impl ModelHold {
 struct Model {
     events: BTreeMap<u64, Known>,
     holds: Vec<ModelHold>,
+    /// Persons whose erasure was asked for and is not known to be done: it may go on at any time.
+    erasing: BTreeSet<u64>,
     /// Index of each policy, and its months by class.
     policies: Vec<(u64, BTreeMap<&'static str, u32>)>,
 }
@@ -277,6 +279,13 @@ impl Model {
             let known = self.events.get_mut(&index).unwrap();
             known.may_be_gone = true;
             known.must_be_gone |= is_sure && month(known.recorded_at) < month(now);
+        }
+    }
+
+    /// What an erasure that is under way may take: all of the person's that is not held at the time.
+    fn pass_time(&mut self) {
+        for person in self.erasing.clone() {
+            self.erased(person, false);
         }
     }
 
@@ -352,6 +361,7 @@ struct Play {
 
 impl Play {
     fn send(&mut self, mut wanted: Value) {
+        self.model.pass_time();
         self.now += Duration::from_secs(1);
         wanted["at"] = json!(self.now.timestamp_micros());
         if self.child.is_none() {
@@ -540,7 +550,13 @@ impl Play {
         let wait = self.dice.roll(3) > 0;
         let answer = self.try_do(json!({"do": "erase", "person": name_of(person), "wait": wait}));
         // What was asked for before a kill goes on after it; a hold that comes first wins.
-        self.model.erased(person, wait && answer.is_some_and(|answer| answer != json!("held")));
+        let is_sure = wait && answer.as_ref().is_some_and(|answer| *answer != json!("held"));
+        self.model.erased(person, is_sure);
+        if is_sure {
+            self.model.erasing.remove(&person);
+        } else if answer.is_none_or(|answer| answer != json!("held")) {
+            self.model.erasing.insert(person);
+        }
     }
 
     fn compact(&mut self) {
@@ -551,6 +567,7 @@ impl Play {
 
     fn look(&mut self, context: &str) {
         let records = self.surely(&json!({"do": "records"}));
+        self.model.pass_time();
         self.model.check(&records, context);
     }
 }
@@ -565,6 +582,8 @@ fn play(seed: u64, root: &Path) -> u64 {
         next_id: 0,
         kills: 0,
     };
+    // A store that is cut off while it is made holds nothing, and is refused.
+    play.surely(&json!({"do": "holds"}));
     let steps = 8 + play.dice.roll(16);
     for step in 0..steps {
         let what = play.dice.roll(16);

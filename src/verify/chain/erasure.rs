@@ -136,7 +136,7 @@ impl Run<'_> {
         if is_held {
             let expected = "a disclosure until no hold keeps it";
             let found = format!(
-                "none at {path} of {count} entries, which were held when a certificate named them, or there behind it"
+                "none at {path} of {count} entries, which were held when a certificate named them"
             );
             return Finding::log(FindingKind::HeldExpiry, tenant, from, expected, found);
         }

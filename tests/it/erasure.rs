@@ -209,3 +209,139 @@ fn an_erasure_that_cannot_be_is_refused() {
     }
     assert!(world.service().erasures(&of("acme"), "acme").unwrap().is_empty());
 }
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            std::fs::copy(&from, &to).unwrap();
+        }
+    }
+}
+
+/// Real records of CloudTrail, each with a user, by line; empty where they are not there.
+fn real_records() -> Vec<Value> {
+    let places = ["../shared/data/cloudtrail", "../../shared/data/cloudtrail"];
+    let Some(listing) = places.iter().find_map(|place| std::fs::read_dir(place).ok()) else {
+        use std::io::Write as _;
+        // Not `eprintln!`, which the test harness keeps to itself when a test passes.
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: {} is not there; nobody of real records was erased",
+            places[0]
+        );
+        return Vec::new();
+    };
+    let mut files: Vec<_> = listing.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut records = Vec::new();
+    for file in files.into_iter().filter(|file| file.extension().is_some_and(|end| end == "gz")) {
+        let unpacked = std::process::Command::new("gzip").args(["-dc"]).arg(&file).output().unwrap();
+        let all: Value = serde_json::from_slice(&unpacked.stdout).unwrap();
+        let all = all["Records"].as_array().unwrap().iter();
+        records.extend(all.filter(|record| record["userIdentity"]["type"] == "IAMUser").cloned());
+    }
+    records
+}
+
+/// `VARVE_ERASURES` says how many persons (12), a third of them users of real records.
+#[test]
+fn persons_by_the_hundred_are_in_no_file() {
+    let count: usize = std::env::var("VARVE_ERASURES").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
+    let scopes = ["ingest", "read", "erase"];
+    let dir = tempfile::tempdir().unwrap();
+    let server = crate::server::Server::at(dir.path(), &Default::default(), Default::default());
+    let key = server.key(&scopes);
+    let real = real_records();
+    let (mut lines, mut events, mut subjects) = (String::new(), Vec::new(), Vec::new());
+    for n in 0..count {
+        if n % 3 == 0 && !real.is_empty() {
+            let canary = format!("canary-{n:04}");
+            for take in 0..3 {
+                let record = &real[(n * 7 + take) % real.len()];
+                let name = record["userIdentity"]["userName"].as_str().unwrap();
+                let id = record["eventID"].as_str().unwrap();
+                let text = record.to_string().replace(name, &canary).replace(id, &format!("{id}-{n}-{take}"));
+                let record: Value = serde_json::from_str(&text).unwrap();
+                subjects.push(("iam_user", record["userIdentity"]["arn"].as_str().unwrap().to_owned()));
+                lines.push_str(&text);
+                lines.push('\n');
+            }
+        } else {
+            let canary = format!("canary-{n:04}");
+            events.extend((0..3).map(|m| of_person(n * 10 + m, &canary)));
+            events.extend((0..3).map(|m| about_person(n * 10 + m, &canary)));
+            events.push(of_person(n, &format!("bystander-{n:04}")));
+            subjects.push(("user", canary));
+        }
+    }
+    subjects.sort();
+    subjects.dedup();
+    for batch in events.chunks(500) {
+        let posted = server.post("/v1/tenants/acme/events", &key, &format!("[{}]", batch.join(",")));
+        assert_eq!(posted.status, 201, "{}", posted.body);
+    }
+    let file = dir.path().join("records.jsonl");
+    std::fs::write(&file, lines).unwrap();
+    let imported = std::process::Command::new(env!("CARGO_BIN_EXE_varve"))
+        .args(["import", "--format", "cloudtrail", "--tenant", "acme"])
+        .arg(&file)
+        .env("VARVE_URL", format!("http://{}", server.address))
+        .env("VARVE_KEY", &key)
+        .output()
+        .unwrap();
+    assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+    std::fs::remove_file(&file).unwrap();
+    for (kind, id) in &subjects {
+        let wanted = json!({"subject": {"type": kind, "id": id}, "basis": "GDPR Art. 17"}).to_string();
+        let asked = server.post("/v1/tenants/acme/erasures", &key, &wanted);
+        assert_eq!(asked.status, 202, "{}", asked.body);
+        assert!(!asked.body.contains("canary"), "{}", asked.body);
+        let asked = asked.json();
+        assert!(asked["records"].as_u64().unwrap() >= 1, "{asked}");
+    }
+    let since = Instant::now();
+    loop {
+        let all = server.get("/v1/tenants/acme/erasures", &key).json();
+        let all = all["erasures"].as_array().unwrap();
+        assert_eq!(all.len(), subjects.len());
+        if all.iter().all(|erasure| erasure["state"] == "done") {
+            break;
+        }
+        assert!(since.elapsed() < Duration::from_secs(300), "{all:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let with_canary = |data: &Path| {
+        let mut found = Vec::new();
+        look(data, b"canary-", &mut found);
+        found
+    };
+    // As it is while it runs; the same opened as after a kill; and after a stop in order.
+    let data = dir.path().join("store");
+    assert_eq!(with_canary(&data), Vec::<String>::new());
+    let crashed = dir.path().join("crashed");
+    copy(&data, &crashed.join("store"));
+    std::fs::copy(dir.path().join("operator"), crashed.join("operator")).unwrap();
+    drop(server);
+    assert_eq!(with_canary(&data), Vec::<String>::new());
+    for place in [crashed.as_path(), dir.path()] {
+        let server = crate::server::Server::at(place, &Default::default(), Default::default());
+        let again = server.key(&scopes);
+        let left = server.get("/v1/tenants/acme/events?limit=1000&action=iam.*", &again).json();
+        assert!(!left.to_string().contains("canary-"));
+        assert!(left.to_string().contains("bystander-"));
+        drop(server);
+        assert_eq!(with_canary(&place.join("store")), Vec::<String>::new());
+        let verified = std::process::Command::new(env!("CARGO_BIN_EXE_varve"))
+            .arg("verify")
+            .arg(place.join("store"))
+            .output()
+            .unwrap();
+        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+    }
+    println!("{} persons, {} real records", subjects.len(), count.div_ceil(3) * 3);
+}

@@ -435,6 +435,13 @@ impl Builder {
         self
     }
 
+    /// What it was done to, where that has no type. The id is sealed.
+    #[must_use]
+    pub fn target_without_type(mut self, id: &str) -> Builder {
+        self.targets.push(Value::Object(vec![("id".to_owned(), id.into())]));
+        self
+    }
+
     /// Why it was done. Sealed.
     #[must_use]
     pub fn reason(self, reason: &str) -> Builder {

@@ -54,6 +54,7 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Starts the three threads. They count into `telemetry`. `holds` are those in force that extend: log, index, what they look for.
+    #[expect(clippy::too_many_arguments, reason = "one of each part of a store that was opened")]
     pub fn start(
         store: &Arc<Store>,
         holds: Vec<(u32, u64, Matcher)>,

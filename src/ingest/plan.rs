@@ -158,6 +158,13 @@ impl Planner {
                 *decision = Claim::LookAgain;
             }
         }
+        let has_moved = |control: &Control| {
+            let Control::CloseLog { log, size } = control else { return false };
+            self.heads.get(log).is_none_or(|head| head.size != *size)
+        };
+        if submission.controls.iter().any(has_moved) {
+            decisions.iter_mut().for_each(|decision| *decision = Claim::LookAgain);
+        }
         if submission.atomic && decisions.contains(&Claim::LookAgain) {
             let answer = |decision| match decision {
                 Claim::LookAgain => Answer::Decided(Placed::LookAgain),
@@ -264,7 +271,7 @@ impl Planner {
                     head.holds.retain(|(index, _)| *index != hold);
                 }
             }
-            Control::CloseLog { log } => {
+            Control::CloseLog { log, .. } => {
                 if let Some(head) = self.heads.get_mut(&log) {
                     head.is_closed = true;
                 }

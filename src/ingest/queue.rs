@@ -63,10 +63,13 @@ pub enum Control {
         /// The hold.
         hold: u64,
     },
-    /// The first item of this log closes it: behind it only Varve's own entries are taken.
+    /// The first item of this log closes it: behind it only Varve's own entries are taken. Where the log has another size
+    /// by then, the whole submission is answered [`Placed::LookAgain`].
     CloseLog {
         /// The log.
         log: u32,
+        /// Its size.
+        size: u64,
     },
     /// How far an erasure is. Its `index` becomes that of the first item when it is `u64::MAX`.
     Erasure {

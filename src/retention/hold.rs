@@ -14,7 +14,7 @@ use crate::event::Value;
 pub const MAX_HOLDS: usize = 64;
 
 const PLACED_FACTS: [&str; 2] = ["kind", "extends"];
-const RESOLVED_FACTS: [&str; 7] = ["hold", "part", "parts", "count", "first", "last", "indexes"];
+const RESOLVED_FACTS: [&str; 8] = ["hold", "part", "parts", "reduced", "count", "first", "last", "indexes"];
 const RELEASED_FACTS: [&str; 1] = ["hold"];
 
 /// How a hold says what it holds.
@@ -87,26 +87,39 @@ pub struct ResolvedHold {
     pub part: u64,
     /// How many such entries the hold has.
     pub parts: u64,
+    /// Whether the bodies listed here lacked disclosures already.
+    pub reduced: bool,
     /// The members that this one lists; `None` where nothing matched.
     pub members: Option<IndexSet>,
 }
 
 impl ResolvedHold {
-    /// The entries' facts for all members of a hold: sets that ascend.
-    pub fn of(hold: u64, sets: &[IndexSet]) -> Vec<ResolvedHold> {
-        if sets.is_empty() {
-            return vec![ResolvedHold { hold, part: 1, parts: 1, members: None }];
+    /// The entries' facts for all members of a hold: sets that ascend, of whole bodies and of reduced ones.
+    pub fn of(hold: u64, whole: &[IndexSet], reduced: &[IndexSet]) -> Vec<ResolvedHold> {
+        let all = whole.iter().map(|set| (false, set)).chain(reduced.iter().map(|set| (true, set)));
+        let parts = (whole.len() + reduced.len()) as u64;
+        if parts == 0 {
+            return vec![ResolvedHold { hold, part: 1, parts: 1, reduced: false, members: None }];
         }
-        let parts = sets.len() as u64;
-        let part =
-            |(part, set): (u64, &IndexSet)| ResolvedHold { hold, part, parts, members: Some(set.clone()) };
-        (1..).zip(sets).map(part).collect()
+        let one = |(part, (reduced, set)): (u64, (bool, &IndexSet))| ResolvedHold {
+            hold,
+            part,
+            parts,
+            reduced,
+            members: Some(set.clone()),
+        };
+        (1..).zip(all).map(one).collect()
     }
 
     /// The facts of the entry.
     pub fn to_facts(&self) -> Vec<(&'static str, Value)> {
-        let [hold, part, parts, count, first, last, indexes] = RESOLVED_FACTS;
-        let mut facts = vec![(hold, self.hold.into()), (part, self.part.into()), (parts, self.parts.into())];
+        let [hold, part, parts, reduced, count, first, last, indexes] = RESOLVED_FACTS;
+        let mut facts = vec![
+            (hold, self.hold.into()),
+            (part, self.part.into()),
+            (parts, self.parts.into()),
+            (reduced, self.reduced.into()),
+        ];
         match &self.members {
             None => facts.push((count, 0.into())),
             Some(members) => facts.extend([
@@ -125,12 +138,16 @@ impl ResolvedHold {
     /// The fact that breaks holds.md §1 by itself.
     pub fn from_facts(facts: &Value) -> Result<ResolvedHold, Refusal> {
         let facts = Facts::of(facts, &RESOLVED_FACTS)?;
-        let [hold, part, parts, count, first, last, indexes] = RESOLVED_FACTS;
+        let [hold, part, parts, reduced, count, first, last, indexes] = RESOLVED_FACTS;
         let wrong = |name: &str, what: &str| Refusal::new(format!("/{name}"), what);
         let read = ResolvedHold {
             hold: facts.number(hold)?,
             part: facts.number(part)?,
             parts: facts.number(parts)?,
+            reduced: match facts.get(reduced) {
+                Some(Value::Bool(reduced)) => *reduced,
+                _ => return Err(wrong(reduced, "true or false")),
+            },
             members: read_set(&facts, [count, first, last, indexes])?,
         };
         if read.part == 0 || read.part > read.parts {
@@ -202,7 +219,9 @@ pub struct Hold {
     pub index: u64,
     /// What that says.
     pub placed: PlacedHold,
-    lists: Vec<Arc<IndexSet>>,
+    /// Of whole bodies, and of reduced ones.
+    lists: [Vec<Arc<IndexSet>>; 2],
+    parts: u64,
     parts_read: u64,
     is_resolved: bool,
 }
@@ -210,7 +229,7 @@ pub struct Hold {
 impl Hold {
     /// A hold that was just placed.
     pub fn new(index: u64, placed: PlacedHold) -> Hold {
-        Hold { index, placed, lists: Vec::new(), parts_read: 0, is_resolved: false }
+        Hold { index, placed, lists: Default::default(), parts: 0, parts_read: 0, is_resolved: false }
     }
 
     /// Whether all that it holds below itself is listed.
@@ -225,12 +244,7 @@ impl Hold {
 
     /// Number of members that are listed.
     pub fn listed(&self) -> u64 {
-        self.lists.iter().map(|set| set.len()).sum()
-    }
-
-    /// What is listed, ascending.
-    pub fn lists(&self) -> &[Arc<IndexSet>] {
-        &self.lists
+        self.lists.iter().flatten().map(|set| set.len()).sum()
     }
 
     /// Takes in what the next `varve.hold.resolved` of this hold says.
@@ -238,37 +252,43 @@ impl Hold {
     /// # Errors
     /// It does not follow the one before it.
     pub fn resolve(&mut self, resolved: &ResolvedHold) -> Result<(), Refusal> {
-        if self.placed.kind == HoldKind::Tenant || self.is_resolved || resolved.part != self.parts_read + 1 {
+        if self.is_resolved || resolved.part != self.parts_read + 1 {
             return Err(Refusal::new("/part", format!("part {} of this hold", self.parts_read + 1)));
         }
+        if self.parts_read > 0 && resolved.parts != self.parts {
+            return Err(Refusal::new("/parts", format!("{}, as in the part before", self.parts)));
+        }
+        let [_, behind] = &self.lists;
+        if !resolved.reduced && !behind.is_empty() {
+            return Err(Refusal::new("/reduced", "true, as in the part before"));
+        }
         if let Some(members) = &resolved.members {
-            if self.lists.last().is_some_and(|before| before.last() >= members.first()) {
+            let list = &mut self.lists[usize::from(resolved.reduced)];
+            if list.last().is_some_and(|before| before.last() >= members.first()) {
                 return Err(Refusal::new("/first", "an index above those of the part before"));
             }
-            self.lists.push(Arc::new(members.clone()));
+            list.push(Arc::new(members.clone()));
         }
-        self.parts_read = resolved.part;
+        (self.parts, self.parts_read) = (resolved.parts, resolved.part);
         self.is_resolved = resolved.part == resolved.parts;
         Ok(())
     }
 
     /// Whether it lists the body at `index`.
     pub fn has_listed(&self, index: u64) -> bool {
-        let at = self.lists.partition_point(|set| set.last() < index);
-        self.lists.get(at).is_some_and(|set| set.contains(index))
+        self.lists.iter().any(|list| {
+            let at = list.partition_point(|set| set.last() < index);
+            list.get(at).is_some_and(|set| set.contains(index))
+        })
     }
 
-    /// Whether it holds the body at `index`, whose entry has flag bit 1 or not.
+    /// Whether it holds the body at `index`, whose entry has flag bit 1 or not, or what is sealed in its own entry.
     pub fn holds(&self, index: u64, is_flagged: bool) -> bool {
         if index > self.index {
             return self.placed.extends && is_flagged;
         }
-        match self.placed.kind {
-            // Its own entry is neither below it nor behind it.
-            _ if index == self.index => false,
-            HoldKind::Tenant => true,
-            _ => !self.is_resolved || self.has_listed(index),
-        }
+        let is_listed = || !self.is_resolved || self.has_listed(index);
+        index == self.index || self.placed.kind == HoldKind::Tenant || is_listed()
     }
 }
 
@@ -309,14 +329,15 @@ mod tests {
         }
         let bad = PlacedHold { kind: HoldKind::Tenant, extends: false };
         assert!(PlacedHold::from_facts(&facts_of(bad.to_facts())).is_err());
-        for resolved in
-            ResolvedHold::of(90, &[set([3, 4]), set([7])]).into_iter().chain(ResolvedHold::of(90, &[]))
+        for resolved in ResolvedHold::of(90, &[set([3, 4]), set([7])], &[set([5])])
+            .into_iter()
+            .chain(ResolvedHold::of(90, &[], &[]))
         {
             assert_eq!(ResolvedHold::from_facts(&facts_of(resolved.to_facts())), Ok(resolved));
         }
-        let beyond = ResolvedHold { hold: 7, part: 1, parts: 1, members: Some(set([7])) };
+        let beyond = ResolvedHold { hold: 7, part: 1, parts: 1, reduced: false, members: Some(set([7])) };
         assert!(ResolvedHold::from_facts(&facts_of(beyond.to_facts())).is_err());
-        let out = ResolvedHold { hold: 7, part: 2, parts: 1, members: Some(set([1])) };
+        let out = ResolvedHold { hold: 7, part: 2, parts: 1, reduced: true, members: Some(set([1])) };
         assert!(ResolvedHold::from_facts(&facts_of(out.to_facts())).is_err());
         let released = ReleasedHold { hold: 7 };
         assert_eq!(ReleasedHold::from_facts(&facts_of(released.to_facts())), Ok(released));
@@ -326,7 +347,7 @@ mod tests {
     fn what_is_held_is_what_is_listed_flagged_or_not_resolved_yet() {
         let mut hold = Hold::new(10, PlacedHold { kind: HoldKind::Filter, extends: true });
         assert!(hold.holds(3, false) && hold.holds(4, false), "nothing is listed yet: all is held");
-        let parts = ResolvedHold::of(10, &[set([3]), set([5])]);
+        let parts = ResolvedHold::of(10, &[set([3])], &[set([5])]);
         assert!(hold.resolve(&parts[1]).is_err(), "the first part comes first");
         hold.resolve(&parts[0]).unwrap();
         assert!(hold.holds(4, false));
@@ -340,6 +361,6 @@ mod tests {
         let all = Hold::new(10, PlacedHold { kind: HoldKind::Tenant, extends: true });
         assert!(all.holds(3, false) && all.holds(11, true));
         let unresolved = Hold::new(10, PlacedHold { kind: HoldKind::Indexes, extends: false });
-        assert!(!all.holds(10, true) && !unresolved.holds(10, true) && unresolved.holds(9, false));
+        assert!(all.holds(10, false) && closed.holds(10, false) && unresolved.holds(9, false));
     }
 }

@@ -88,6 +88,36 @@ impl IndexSet {
         }
     }
 
+    /// Least member that is not below `index`. A binary search among runs, a scan of the gap in a bitmap.
+    pub fn first_from(&self, index: u64) -> Option<u64> {
+        if index <= self.first {
+            return Some(self.first);
+        }
+        if index > self.last {
+            return None;
+        }
+        match &self.members {
+            Members::Runs(runs) => {
+                let run = runs.get(runs.partition_point(|run| run.first + run.count <= index))?;
+                Some(run.first.max(index))
+            }
+            Members::Bits(bits) => {
+                let at = index - self.first;
+                let skip = usize::try_from(at / 8).ok()?;
+                let mut place = (at / 8) * 8;
+                let mut mask = 0xff_u8 << (at % 8);
+                for byte in bits.get(skip..)? {
+                    let left = byte & mask;
+                    if left != 0 {
+                        return Some(self.first + place + u64::from(left.trailing_zeros()));
+                    }
+                    (place, mask) = (place + 8, 0xff);
+                }
+                None
+            }
+        }
+    }
+
     /// The members, ascending.
     pub fn iter(&self) -> Box<dyn Iterator<Item = u64> + '_> {
         match &self.members {
@@ -322,6 +352,19 @@ mod tests {
         let mut builder = SetBuilder::new();
         members.into_iter().for_each(|index| assert_eq!(builder.push(index), Pushed::Taken));
         builder.finish().unwrap()
+    }
+
+    #[test]
+    fn the_next_member_is_found_in_runs_and_in_bits() {
+        for members in [vec![3, 4, 5, 900], (0..400).map(|n| 7 + n * 2 + n % 3 / 2).collect::<Vec<u64>>()] {
+            let mut set = SetBuilder::new();
+            members.iter().for_each(|index| assert_eq!(set.push(*index), Pushed::Taken));
+            let set = set.finish().unwrap();
+            for index in 0..1_000 {
+                let expected = members.iter().copied().find(|member| *member >= index);
+                assert_eq!(set.first_from(index), expected, "{index}");
+            }
+        }
     }
 
     #[test]

@@ -78,9 +78,8 @@ impl Service {
         .await
     }
 
-    /// As [`classify`], by the policy of the log, which must be open.
+    /// As [`classify`], by the policy of the log.
     fn classify(&self, log: &Log, event: &mut Event) -> Result<u16, Error> {
-        demand_open(log)?;
         let history = self.history(log)?;
         let policy = history.as_ref().and_then(|history| history.newest());
         classify(event, policy.map(|(_, policy)| policy))
@@ -263,10 +262,18 @@ impl Service {
         }
         let mut kept = Vec::with_capacity(prepared.len());
         let mut kept_positions = Vec::with_capacity(prepared.len());
-        for (item, position) in prepared.into_iter().zip(positions) {
-            if items[position].answer.is_none() {
-                kept.push(item);
-                kept_positions.push(position);
+        for (prepared, position) in prepared.into_iter().zip(positions) {
+            let item = &mut items[position];
+            if item.answer.is_some() {
+                continue;
+            }
+            match item.log.as_deref().map_or(Ok(()), demand_open) {
+                Ok(()) => {
+                    kept.push(prepared);
+                    kept_positions.push(position);
+                }
+                Err(error) if mode == BatchMode::Atomic => return Err(placed_in(error, count, position)),
+                Err(error) => item.answer = Some(Err(placed_in(error, count, position))),
             }
         }
         if kept.is_empty() {

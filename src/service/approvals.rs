@@ -1,5 +1,6 @@
 //! Acts that need two keys: one asks, another approves within a day. What waits is in memory alone: a restart forgets
-//! it, and who asked asks again; that it was asked for is an entry of the log.
+//! it, and who asked asks again; that it was asked for is an entry of the log. Two keys are two persons as far as whoever
+//! makes keys sees to it: a key that was made after the asking does not count.
 
 use std::collections::HashMap;
 
@@ -11,6 +12,7 @@ use super::{Error, ErrorCode, Principal, Scope, Service, random};
 use crate::event::catalog::{Builder, action};
 use crate::event::{Micros, Outcome};
 use crate::store::log::Log;
+use crate::store::state::ApiKey;
 
 /// How long an approval waits: a day.
 const WAITS_MICROS: u64 = 24 * 3_600 * 1_000_000;
@@ -70,6 +72,7 @@ struct Waiting {
     tenant: String,
     act: Act,
     asked_by: String,
+    asked_at: u64,
     expires_at: u64,
 }
 
@@ -122,6 +125,7 @@ impl Service {
             tenant: log.identity.tenant.clone(),
             act,
             asked_by: by.key_id.clone(),
+            asked_at: self.0.stamps.now(),
             expires_at: self.0.stamps.now() + WAITS_MICROS,
         };
         let view = waiting.view(&id, "pending", None);
@@ -129,7 +133,7 @@ impl Service {
         Ok(view)
     }
 
-    fn make_room(&self) -> Result<(), Error> {
+    pub(super) fn make_room(&self) -> Result<(), Error> {
         let now = self.0.stamps.now();
         let mut all = self.0.approvals.0.lock();
         all.retain(|_, waiting| waiting.expires_at > now);
@@ -153,19 +157,32 @@ impl Service {
             Error::new(ErrorCode::NotFound, detail)
         };
         let now = self.0.stamps.now();
-        let (tenant, act, asked_by) = {
+        let (tenant, act, asked_by, asked_at) = {
             let all = self.0.approvals.0.lock();
             let waiting = all.get(id).filter(|waiting| waiting.expires_at > now).ok_or_else(unknown)?;
-            (waiting.tenant.clone(), waiting.act, waiting.asked_by.clone())
+            (waiting.tenant.clone(), waiting.act, waiting.asked_by.clone(), waiting.asked_at)
         };
-        let is_own = by.tenant.as_ref().is_some_and(|own| *own == tenant);
-        if !is_own && !(by.is_operator() && act.scope() == Scope::Admin) {
+        let is_seen = match &by.tenant {
+            Some(own) => *own == tenant,
+            None => by.is_operator() && act.scope() == Scope::Admin,
+        };
+        if !is_seen {
             return Err(unknown());
         }
         let log = self.log_for(by, &tenant, act.scope())?;
         if by.key_id == asked_by {
             let detail = "this key asked for it itself: another one must approve; nothing was changed";
             return Err(Error::new(ErrorCode::Forbidden, detail));
+        }
+        // Who may make keys could else be two by making a second one.
+        if self.0.store.api_key(&by.key_id).is_some_and(|key| key.created_at >= asked_at) {
+            let detail = "this key was made after it was asked for: a key from before must approve; nothing was changed";
+            return Err(Error::new(ErrorCode::Forbidden, detail));
+        }
+        let is_over = |key: ApiKey| key.revoked_at != 0 || key.expires_at != 0 && key.expires_at <= now;
+        if self.0.store.api_key(&asked_by).is_some_and(is_over) {
+            self.0.approvals.0.lock().remove(id);
+            return Err(unknown());
         }
         // Taken out while it is done, so that it is done once.
         let Some(waiting) = self.0.approvals.0.lock().remove(id) else { return Err(unknown()) };

@@ -1,14 +1,15 @@
 //! Legal holds: what is held stays, whatever a policy or an erasure says (docs/format/holds.md).
 //!
 //! A hold wins from the moment its entry is durable: it is written under the lock that a compaction holds from its last
-//! look at the holds until the bodies are gone. Crash points: after the entry and before its lists are complete, the
-//! hold holds everything below it; the next start lists what was left ([`Service::resolve_holds`]).
+//! look at the holds until the bodies are gone. Until its members are listed it holds everything below it; a long list
+//! is made behind the answer, and after a stop at any point the next start goes on with it ([`Service::resolve_holds`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde::Deserialize;
 
 use super::append::{MAX_BATCH_EVENTS, MAX_SUBMISSION_BYTES, internal};
@@ -18,8 +19,9 @@ use super::view::HoldView;
 use super::{Error, ErrorCode, Principal, Scope, Service};
 use crate::event::catalog::{Builder, action};
 use crate::event::{Body, Micros, Outcome, Tenant};
+use crate::ingest::prepare::Prepared;
 use crate::ingest::queue::Control;
-use crate::query::{self, Filter, Order, QueryText, Request};
+use crate::query::{self, Filter, Order, QueryError, QueryText, Request};
 use crate::retention::{
     Hold, HoldKind, IndexSet, MAX_HOLDS, PlacedHold, Pushed, ReleasedHold, ResolvedHold, SetBuilder,
 };
@@ -27,11 +29,14 @@ use crate::store::log::{Log, Sequenced};
 use crate::store::matcher::Matcher;
 use crate::store::read::Store;
 
-/// Longest body of a request that places a hold: 10,000 indexes of 13 digits, and a filter.
-pub const MAX_HOLD_BYTES: usize = 256 << 10;
+/// Longest body of a request that places a hold: 4,000 indexes of 13 digits, and a filter.
+pub const MAX_HOLD_BYTES: usize = 128 << 10;
 
-/// Most indexes that a request names.
-const MAX_INDEXES: usize = 10_000;
+/// Most indexes that a request names: with 13 digits and a space each they fit the entry of the hold.
+const MAX_INDEXES: usize = 4_000;
+
+/// Entries of a log that are looked through for a hold before it is answered; in a longer log it is done behind.
+const MAX_LOOKED_AT: u64 = 100_000;
 
 /// Longest reason and case, in bytes.
 const MAX_REASON_BYTES: usize = 4_096;
@@ -46,21 +51,57 @@ const MAX_GONE: usize = 1_000;
 /// How long one page of a search may take while a hold is resolved; it goes on with the next.
 const PAGE_TIME: Duration = Duration::from_secs(5);
 
+/// How often in a row a page may find nothing in that time: a layer that is opened after a kill takes minutes.
+const MAX_LATE_PAGES: u32 = 60;
+
 /// The holds in force, by log. A list is replaced whole.
 #[derive(Default)]
-pub(super) struct Holds(RwLock<HashMap<u32, Arc<Vec<Arc<Hold>>>>>);
+pub(super) struct Holds {
+    in_force: RwLock<HashMap<u32, Arc<Vec<Arc<Hold>>>>>,
+    /// Index of the newest hold of each log that was placed since the service was opened, also of one that was released.
+    newest: RwLock<HashMap<u32, u64>>,
+    /// Members are listed by one at a time.
+    listing: Mutex<()>,
+}
 
 impl Holds {
     /// Those of a log, in the order they were placed.
     pub(super) fn of(&self, log: u32) -> Arc<Vec<Arc<Hold>>> {
-        self.0.read().get(&log).cloned().unwrap_or_default()
+        self.in_force.read().get(&log).cloned().unwrap_or_default()
+    }
+
+    /// Index of the newest hold that was placed since the service was opened; 0 for none, which no hold has.
+    pub(super) fn newest(&self, log: u32) -> u64 {
+        self.newest.read().get(&log).copied().unwrap_or(0)
     }
 
     fn change(&self, log: u32, change: impl FnOnce(&mut Vec<Arc<Hold>>)) {
-        let mut all = self.0.write();
+        let mut all = self.in_force.write();
         let mut holds = all.get(&log).map_or_else(Vec::new, |holds| holds.to_vec());
         change(&mut holds);
         all.insert(log, Arc::new(holds));
+    }
+}
+
+/// Indexes that ascend, as the sets of entries.
+#[derive(Default)]
+struct Members {
+    sets: Vec<IndexSet>,
+    filling: SetBuilder,
+}
+
+impl Members {
+    fn push(&mut self, index: u64) {
+        if self.filling.push(index) == Pushed::Full {
+            self.sets.extend(std::mem::take(&mut self.filling).finish());
+            // An empty set has room for any one index.
+            let _ = self.filling.push(index);
+        }
+    }
+
+    fn finish(mut self) -> Vec<IndexSet> {
+        self.sets.extend(self.filling.finish());
+        self.sets
     }
 }
 
@@ -102,15 +143,23 @@ pub(super) struct Restored {
     pub(super) matchers: Vec<(u32, u64, Matcher)>,
 }
 
-/// Reads the holds in force of all logs. What cannot be read is an error: nothing may leave past a hold that is not known.
+/// Reads the holds in force of all logs. One that cannot be read holds everything in its log and all that comes: nothing
+/// may leave past a hold that is not known, and no log may keep another from being served.
 pub(super) fn restore(store: &Store) -> Result<Restored, Error> {
-    let restored = Restored { holds: Holds::default(), matchers: Vec::new() };
-    store.logs().into_iter().try_fold(restored, |mut restored, log| {
+    let mut restored = Restored { holds: Holds::default(), matchers: Vec::new() };
+    for log in store.logs() {
         let number = log.identity.number;
         let mut holds = Vec::new();
+        let mut oldest = None;
         for index in log.holds() {
             let record = store.record(&log, index).map_err(|error| internal(&error))?;
-            let (placed, what) = record.as_deref().and_then(read_placed).ok_or_else(|| not_a_hold(index))?;
+            oldest = oldest.or(record.as_ref().map(|record| record.record.recorded_at));
+            let read = record.as_deref().and_then(read_placed);
+            if read.is_none() {
+                not_a_hold(index);
+            }
+            let everything = PlacedHold { kind: HoldKind::Tenant, extends: true };
+            let (placed, what) = read.unwrap_or((everything, What::Tenant));
             if placed.extends {
                 let matcher = match &what {
                     What::Filter(filter, _) => filter.matcher(&log.identity.index_key),
@@ -120,34 +169,41 @@ pub(super) fn restore(store: &Store) -> Result<Restored, Error> {
             }
             holds.push(Hold::new(index, placed));
         }
-        if holds.iter().any(|hold| hold.placed.kind != HoldKind::Tenant) {
-            read_lists(store, &log, &mut holds)?;
-        }
         if !holds.is_empty() {
+            read_lists(store, &log, oldest, &mut holds)?;
             restored.holds.change(number, |all| all.extend(holds.into_iter().map(Arc::new)));
         }
-        Ok(restored)
-    })
+    }
+    Ok(restored)
 }
 
-/// Reads the lists of holds out of the log, from the first of them on.
-fn read_lists(store: &Store, log: &Log, holds: &mut [Hold]) -> Result<(), Error> {
-    let filter = QueryText { action: Some(action::HOLD_RESOLVED.to_owned()), ..QueryText::default() };
-    each_match(store, log, &filter, &mut |record| {
+/// Reads the lists of holds out of the log, from the time of the first of them on.
+fn read_lists(store: &Store, log: &Log, since: Option<u64>, holds: &mut [Hold]) -> Result<(), Error> {
+    let filter = QueryText {
+        action: Some(action::HOLD_RESOLVED.to_owned()),
+        since: since.map(|since| Micros(since).to_string()),
+        ..QueryText::default()
+    };
+    each_match(store, log, log.size(), &filter, &mut |record| {
         let facts = record.record.body().and_then(Result::ok).and_then(|body| body.facts());
         let resolved = facts.and_then(|facts| ResolvedHold::from_facts(&facts).ok());
-        let resolved = resolved.ok_or_else(|| not_a_hold(record.index))?;
-        match holds.iter_mut().find(|hold| hold.index == resolved.hold) {
-            Some(hold) => hold.resolve(&resolved).map_err(|_| not_a_hold(record.index)),
-            None => Ok(()),
+        // What cannot be read, or is out of its order, leaves its hold unresolved: it holds more, never less.
+        let taken = resolved.and_then(|resolved| {
+            let hold = holds.iter_mut().find(|hold| hold.index == resolved.hold)?;
+            hold.resolve(&resolved).err()
+        });
+        if taken.is_some() {
+            not_a_hold(record.index);
         }
+        Ok(())
     })
 }
 
-/// Visits what a filter finds below the size of the log now, oldest first.
+/// Visits what a filter finds below `end`, oldest first.
 pub(super) fn each_match(
     store: &Store,
     log: &Log,
+    end: u64,
     text: &QueryText,
     visit: &mut dyn FnMut(&Arc<Sequenced>) -> Result<(), Error>,
 ) -> Result<(), Error> {
@@ -155,9 +211,17 @@ pub(super) fn each_match(
     let deadline = || Instant::now() + PAGE_TIME;
     let mut request = Request::parse(text, deadline()).map_err(|error| internal(&error))?;
     (request.order, request.limit) = (Order::Asc, query::MAX_LIMIT);
-    let end = log.size();
+    let mut late = 0;
     loop {
-        let answer = query::run(store, log, &request).map_err(|error| internal(&error))?;
+        let answer = match query::run(store, log, &request) {
+            Err(QueryError::TimedOut { .. }) if late < MAX_LATE_PAGES => {
+                late += 1;
+                request.deadline = deadline();
+                continue;
+            }
+            answer => answer.map_err(|error| internal(&error))?,
+        };
+        late = 0;
         for record in answer.records.iter().take_while(|record| record.index < end) {
             visit(record)?;
         }
@@ -182,18 +246,6 @@ impl Service {
             return Err(refused("", "Varve's own log is kept for ever: nothing is held. Name a tenant."));
         }
         let (wanted, what) = parse(body, log.size())?;
-        let _gate = self.hold_gate()?;
-        if self.0.holds.of(log.identity.number).len() >= MAX_HOLDS {
-            let detail = format!("the log has {MAX_HOLDS} holds in force, its limit; nothing more is held");
-            return Err(Error::new(ErrorCode::Forbidden, detail));
-        }
-        let matcher = match &what {
-            What::Tenant => Some(Matcher::default()),
-            What::Filter(filter, _) => Some(filter.matcher(&log.identity.index_key))
-                .filter(|matcher| matcher.can_match_from(self.0.stamps.now())),
-            What::Indexes(_) => None,
-        };
-        let placed = PlacedHold { kind: what.kind(), extends: matcher.is_some() };
         let mut event = Builder::new(action::HOLD_PLACED, Outcome::Success)
             .actor("api_key", &by.key_id)
             .reason(&wanted.reason);
@@ -203,18 +255,42 @@ impl Service {
             What::Filter(_, text) => event.metadata("filter", text.as_str()),
             What::Indexes(indexes) => event.metadata("indexes", indexes_text(indexes)),
         };
-        event = placed.to_facts().into_iter().fold(event, |event, (name, value)| event.fact(name, value));
-        let control = Control::PlaceHold { log: log.identity.number, matcher };
-        let index =
-            self.write_own(vec![own(&log, event)?], vec![control])?.first().map(|record| record.index);
-        let index = index.ok_or_else(|| not_a_hold(log.size()))?;
-        let hold = Arc::new(Hold::new(index, placed));
-        self.0.holds.change(log.identity.number, |holds| holds.push(hold));
-        let gone = self.resolve(&log, index, &what)?;
+        let index = self.begin_hold(&log, event, &what)?;
+        // From here on it is in force, whatever becomes of its list.
+        let is_short = matches!(what, What::Indexes(_)) || log.size() <= MAX_LOOKED_AT;
+        let listed = if is_short { self.resolve(&log, index, &what) } else { Ok(Vec::new()) };
+        let gone = listed.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the members of a hold are not listed yet; until then it holds all that was there");
+            Vec::new()
+        });
         let mut view = self.hold_view(&log, index)?;
         view.gone = gone.len() as u64;
         view.gone_indexes = gone.into_iter().take(MAX_GONE).collect();
         Ok(view)
+    }
+
+    /// Writes the entry of a hold, from which on it is in force.
+    fn begin_hold(&self, log: &Log, event: Builder, what: &What) -> Result<u64, Error> {
+        let number = log.identity.number;
+        let _gate = self.hold_gate()?;
+        if self.0.holds.of(number).len() >= MAX_HOLDS {
+            let detail = format!("the log has {MAX_HOLDS} holds in force, its limit; nothing more is held");
+            return Err(Error::new(ErrorCode::Forbidden, detail));
+        }
+        let matcher = match what {
+            What::Tenant => Some(Matcher::default()),
+            What::Filter(filter, _) => Some(filter.matcher(&log.identity.index_key))
+                .filter(|matcher| matcher.can_match_from(self.0.stamps.now())),
+            What::Indexes(_) => None,
+        };
+        let placed = PlacedHold { kind: what.kind(), extends: matcher.is_some() };
+        let event = placed.to_facts().into_iter().fold(event, |event, (name, value)| event.fact(name, value));
+        let control = Control::PlaceHold { log: number, matcher };
+        let records = self.write_own(vec![own(log, event)?], vec![control])?;
+        let index = records.first().map(|record| record.index).ok_or_else(|| not_a_hold(log.size()))?;
+        self.0.holds.change(number, |holds| holds.push(Arc::new(Hold::new(index, placed))));
+        self.0.holds.newest.write().insert(number, index);
+        Ok(index)
     }
 
     /// The holds in force.
@@ -258,11 +334,6 @@ impl Service {
             })
             .next()
         };
-        if waiting().is_none() {
-            return Ok(());
-        }
-        // Whoever places a hold has the lock until it is resolved: this one is nobody's.
-        let _gate = self.hold_gate()?;
         while let Some((log, hold)) = waiting() {
             let record = self.0.store.record(&log, hold).map_err(|error| internal(&error))?;
             let (_, what) = record.as_deref().and_then(read_placed).ok_or_else(|| not_a_hold(hold))?;
@@ -271,52 +342,75 @@ impl Service {
         Ok(())
     }
 
-    /// Lists what a hold holds of what is there, durably. Answers what it names that is gone.
+    /// Lists what a hold holds of what is there, durably. Answers what it names that is gone. Nothing that it lists leaves
+    /// meanwhile: until it is resolved it holds everything below it.
     fn resolve(&self, log: &Log, index: u64, what: &What) -> Result<Vec<u64>, Error> {
+        let _one = self.0.holds.listing.lock();
+        if !self.hold_named(log, &index.to_string()).is_ok_and(|hold| is_open(&hold)) {
+            return Ok(Vec::new());
+        }
         let store = &self.0.store;
-        let (mut sets, mut filling, mut gone) = (Vec::new(), SetBuilder::new(), Vec::new());
-        let mut take = |index: u64, is_there: bool| {
-            if !is_there {
-                gone.push(index);
-            } else if filling.push(index) == Pushed::Full {
-                sets.extend(std::mem::take(&mut filling).finish());
-                // An empty set has room for any one index.
-                let _ = filling.push(index);
+        let (mut whole, mut reduced, mut gone) = (Members::default(), Members::default(), Vec::new());
+        let mut take = |record: &Sequenced| match record.record.body() {
+            None => gone.push(record.index),
+            Some(Ok(body)) if body.withheld().is_ok_and(|withheld| !withheld.is_empty()) => {
+                reduced.push(record.index);
             }
+            Some(_) => whole.push(record.index),
         };
         match what {
-            What::Tenant => return Ok(Vec::new()),
             What::Indexes(indexes) => {
                 for &index in indexes {
                     let record = store.record(log, index).map_err(|error| internal(&error))?;
-                    take(index, record.is_some_and(|record| !record.record.body.is_empty()));
+                    record.iter().for_each(|record| take(record));
                 }
             }
             What::Filter(_, text) => {
                 let text = filter_text(text).ok_or_else(|| not_a_hold(index))?;
-                each_match(store, log, &text, &mut |record| {
-                    if record.index < index {
-                        take(record.index, !record.record.body.is_empty());
-                    }
-                    Ok(())
+                each_match(store, log, index, &text, &mut |record| {
+                    take(record);
+                    self.stop_listing()
                 })?;
             }
+            What::Tenant => {
+                let mut stopped = Ok(());
+                store
+                    .range(log, 0, index, &mut |record| {
+                        take(record);
+                        stopped = self.stop_listing();
+                        stopped.is_ok()
+                    })
+                    .map_err(|error| internal(&error))?;
+                stopped?;
+                // Nobody asked for these by name.
+                gone.clear();
+            }
         }
-        sets.extend(filling.finish());
-        self.write_lists(log, index, &sets)?;
+        self.write_lists(log, index, &whole.finish(), &reduced.finish())?;
         Ok(gone)
     }
 
-    fn write_lists(&self, log: &Log, index: u64, sets: &[IndexSet]) -> Result<(), Error> {
-        let number = log.identity.number;
-        let known = self.0.holds.of(number).iter().find(|hold| hold.index == index).cloned();
-        let mut hold = known.map(|hold| Hold::clone(&hold)).ok_or_else(|| not_a_hold(index))?;
-        let mut waiting = Vec::new();
-        let mut bytes = 0;
-        let parts = ResolvedHold::of(index, sets);
+    fn stop_listing(&self) -> Result<(), Error> {
+        if self.0.stopping.load(Ordering::Acquire) {
+            let detail = "the server is stopping; the hold is in force and holds all that was there";
+            return Err(Error::new(ErrorCode::ReadOnly, detail));
+        }
+        Ok(())
+    }
+
+    fn write_lists(
+        &self,
+        log: &Log,
+        index: u64,
+        whole: &[IndexSet],
+        reduced: &[IndexSet],
+    ) -> Result<(), Error> {
+        let hold = self.hold_named(log, &index.to_string())?;
+        let parts = ResolvedHold::of(index, whole, reduced);
+        // What is in the log already was made of the same records: all of them are held since.
         let written = usize::try_from(hold.parts_read()).unwrap_or(usize::MAX);
+        let (mut waiting, mut taken, mut bytes) = (Vec::new(), Vec::new(), 0);
         for part in parts.iter().skip(written) {
-            hold.resolve(part).map_err(|_| not_a_hold(index))?;
             let event = part
                 .to_facts()
                 .into_iter()
@@ -325,18 +419,30 @@ impl Service {
                 });
             let prepared = own(log, event)?;
             if waiting.len() >= MAX_BATCH_EVENTS || bytes + prepared.body.len() > MAX_SUBMISSION_BYTES / 2 {
-                self.write_patiently(std::mem::take(&mut waiting), Vec::new)?;
+                self.write_parts(log, index, std::mem::take(&mut waiting), std::mem::take(&mut taken))?;
                 bytes = 0;
             }
             bytes += prepared.body.len() + 256;
             waiting.push(prepared);
+            taken.push(part);
         }
-        self.write_patiently(waiting, Vec::new)?;
-        self.0.holds.change(number, |holds| {
-            holds
-                .iter_mut()
-                .filter(|other| other.index == index)
-                .for_each(|other| *other = Arc::new(hold.clone()));
+        self.write_parts(log, index, waiting, taken)
+    }
+
+    /// Writes lists of a hold, and takes them into what is known of it: after a failure it goes on behind them.
+    fn write_parts(
+        &self,
+        log: &Log,
+        index: u64,
+        items: Vec<Prepared>,
+        parts: Vec<&ResolvedHold>,
+    ) -> Result<(), Error> {
+        self.write_patiently(items, Vec::new)?;
+        let mut hold = Hold::clone(&*self.hold_named(log, &index.to_string())?);
+        parts.into_iter().try_for_each(|part| hold.resolve(part)).map_err(|_| not_a_hold(index))?;
+        let hold = Arc::new(hold);
+        self.0.holds.change(log.identity.number, |holds| {
+            holds.iter_mut().filter(|other| other.index == index).for_each(|other| *other = hold.clone());
         });
         Ok(())
     }
@@ -372,7 +478,7 @@ impl Service {
             filter: filter.and_then(|filter| serde_json::from_str(&filter).ok()),
             extends: hold.placed.extends,
             resolved: !is_open(&hold),
-            members: (hold.placed.kind != HoldKind::Tenant).then(|| hold.listed()),
+            members: (!is_open(&hold)).then(|| hold.listed()),
             gone: 0,
             gone_indexes: Vec::new(),
         })
@@ -381,7 +487,7 @@ impl Service {
 
 /// Whether its members are still to be listed.
 fn is_open(hold: &Hold) -> bool {
-    hold.placed.kind != HoldKind::Tenant && !hold.is_resolved()
+    !hold.is_resolved()
 }
 
 fn refused(pointer: &str, what: &str) -> Error {
@@ -423,7 +529,7 @@ fn parse(body: &[u8], size: u64) -> Result<(Wanted, What), Error> {
         }
         (None, None, Some(indexes)) => {
             if indexes.is_empty() || indexes.len() > MAX_INDEXES {
-                return Err(refused("/indexes", "`indexes` are 1 to 10,000"));
+                return Err(refused("/indexes", "`indexes` are 1 to 4,000"));
             }
             let mut indexes = indexes.clone();
             indexes.sort_unstable();

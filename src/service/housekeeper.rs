@@ -23,6 +23,9 @@ const ROUND: Duration = Duration::from_millis(500);
 /// How long a store that is opened for one act waits for its layer; the watchdog ends a sync that takes as long.
 const APPLIED_WITHIN: Duration = Duration::from_secs(30);
 
+/// How long before the members of a hold are listed again where that failed, and after the start.
+const LIST_AGAIN: Duration = Duration::from_secs(5);
+
 /// The running threads; they end when this is dropped.
 pub(super) struct Housekeeper {
     stop: Option<Sender<()>>,
@@ -108,15 +111,17 @@ fn keep_pulse(rounds: &Rounds, heartbeat_seconds: u64) {
 fn keep_up(rounds: &Rounds, compaction_hours: u64, stopping: &AtomicBool) {
     let mut unsealable = HashSet::new();
     let mut compacted = None;
+    let mut listed = Instant::now();
     let wait = compaction_wait(compaction_hours);
     while let Some(service) = rounds.next() {
         merge_ids(&service.0, stopping);
         seal_closed_layers(&service.0, stopping, &mut unsealable);
         service.0.store.layers.sweep();
-        if let Err(error) = service.resolve_holds()
-            && error.code != super::ErrorCode::Busy
+        if listed.elapsed() >= LIST_AGAIN
+            && let Err(error) = service.resolve_holds()
         {
-            tracing::error!(%error, "the members of a hold are not listed yet; until then it holds all that was there");
+            listed = Instant::now();
+            tracing::warn!(%error, "the members of a hold are not listed yet; until then it holds all that was there");
         }
         service.begin_erasures();
         // A clock that has not held is waited for; nothing is missed by that.

@@ -60,6 +60,8 @@ pub struct OpenOptions {
     pub compaction_hours: u64,
     /// Whether the erasure of a person needs two keys.
     pub erasure_needs_approval: bool,
+    /// Whether erasures that are done one after the other keep apart: each closes a part of the month.
+    pub erasure_pauses: bool,
     /// Days that backups are kept: an erasure says until when they still hold what it took.
     pub backup_days: u16,
     /// The store below.
@@ -87,6 +89,7 @@ impl Default for OpenOptions {
             compaction_bytes_per_second: BYTES_PER_SECOND,
             compaction_hours: 0,
             erasure_needs_approval: false,
+            erasure_pauses: true,
             backup_days: BACKUP_DAYS,
             backend: Arc::new(SledBackend::new(Watchdog::aborting())),
             clock: Arc::new(SystemClock),
@@ -235,7 +238,11 @@ impl Service {
             compactions: Compactions::new(options.compaction_bytes_per_second, options.clock.steady_micros()),
             holds: restored.holds,
             approvals: Default::default(),
-            erasures: Erasures::new(options.erasure_needs_approval, options.backup_days),
+            erasures: Erasures::new(
+                options.erasure_needs_approval,
+                options.erasure_pauses,
+                options.backup_days,
+            ),
             housekeeper: Mutex::new(None),
             heartbeat_seconds: options.heartbeat_seconds,
             forgetting: Mutex::new(()),

@@ -23,7 +23,7 @@ struct Unfinished<'a> {
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.layers.give_up(self.layer, self.dir) {
-            tracing::warn!(%error, "what was written of the new generation stays until the next start");
+            tracing::warn!(%error, "what was written of the new generation is not removed yet; it is tried again");
         }
     }
 }

@@ -170,10 +170,14 @@ impl Service {
         demand_open(log)?;
         demand_taken(log, size)?;
         let event = Builder::new(action::LOG_CLOSED, Outcome::Success)
-            .fact("size", log.size())
+            .fact("size", size)
             .actor("api_key", asked)
             .metadata("approved_by", approved);
-        self.write_own(vec![own(log, event)?], vec![Control::CloseLog { log: log.identity.number }]).map(drop)
+        // Looked at once more where indexes are given out: what was queued before it is in the log, or this is refused.
+        let close = Control::CloseLog { log: log.identity.number, size };
+        self.write_own(vec![own(log, event)?], vec![close]).map(drop).map_err(|error| {
+            demand_taken(log, size).err().filter(|_| error.code == ErrorCode::Internal).unwrap_or(error)
+        })
     }
 
     /// The scope check of a request that needs no log.

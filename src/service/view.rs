@@ -155,7 +155,7 @@ pub struct HoldView {
     pub extends: bool,
     /// Whether all that it holds of what was there is listed. Until then it holds everything below it.
     pub resolved: bool,
-    /// Bodies that it lists; null for a whole tenant. Later ones are not counted.
+    /// Bodies that it lists; null while they are not listed. Later ones are not counted.
     pub members: Option<u64>,
     /// Bodies that it names and that had left before: they cannot be held. Said when it is placed.
     pub gone: u64,
@@ -202,6 +202,9 @@ pub struct ErasureView {
     pub done_at: Option<String>,
     /// Records of the person with something to erase; said when it is asked for.
     pub records: Option<u64>,
+    /// Records that have the id as actor or target under another type, or under none, and are left as they are; said when it
+    /// is asked for.
+    pub other_types: Option<u64>,
     /// Disclosures that the certificates name, of all erasures that were done together.
     pub disclosures: u64,
     /// Records of the person that a legal hold keeps as they are; in the end, of all erasures that were done together.

@@ -226,9 +226,13 @@ impl Layers {
         Ok((next, dir, Layer::new(id, kv)))
     }
 
-    /// Removes a generation that [`Layers::begin_next`] made and that came to nothing. It must be closed.
+    /// Removes a generation that [`Layers::begin_next`] made and that came to nothing. It must be closed. What cannot be
+    /// removed is tried again by [`Layers::sweep`].
     pub fn give_up(&self, id: LayerId, dir: &Path) -> Result<(), LayerError> {
-        self.backend.destroy(dir).map_err(|source| LayerError::Kv { layer: id, source })
+        self.backend.destroy(dir).map_err(|source| {
+            self.leaving.lock().push((dir.to_path_buf(), None));
+            LayerError::Kv { layer: id, source }
+        })
     }
 
     /// Makes `generation` of a layer, which is complete, durable and closed, the one that is read. The one before goes

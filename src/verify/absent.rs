@@ -12,6 +12,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
+use crate::retention::IndexSet;
+
 /// Bodies of one block.
 const BLOCK_BODIES: u32 = 256;
 
@@ -125,23 +127,23 @@ impl Absences {
         }
     }
 
-    /// A certificate comes by: asks `judge` of each from `first` to `last` of a kind that nothing covers. `None` is one
-    /// that it does not name.
+    /// A certificate comes by: each member of a kind gets what `judge` says. Blocks that hold no member are not read.
     pub(super) fn judge(
         &mut self,
         pool: &mut Pool,
         kind: u16,
-        range: (u64, u64),
-        mut judge: impl FnMut(&Absent) -> Option<State>,
+        members: &IndexSet,
+        mut judge: impl FnMut(&Absent) -> State,
     ) {
+        let has = |block: &Block| members.first_from(block.first).is_some_and(|member| member <= block.last);
         self.change(
             pool,
             kind,
-            range,
-            |block| block.owed > 0,
+            (members.first(), members.last()),
+            |block| block.owed > 0 && has(block),
             |absent| match absent.state {
-                State::Covered => State::Covered,
-                before => judge(absent).map_or(before, |state| state.max(before)),
+                before if before == State::Covered || !members.contains(absent.index) => before,
+                before => judge(absent).max(before),
             },
         );
     }
@@ -393,6 +395,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::retention::{Pushed, SetBuilder};
     use proptest::prelude::*;
 
     fn absent(index: u64, recorded_at: u64) -> Absent {
@@ -439,7 +442,11 @@ mod tests {
                 for (_, absent) in plain.iter_mut().filter(|(of, _)| *of == class) {
                     absent.state = absent.state.max(judged(absent).unwrap_or(State::Owed));
                 }
-                absences.judge(&mut pool, class, (from, upto), judged);
+                let mut members = SetBuilder::new();
+                let named = plain.iter().filter(|(of, absent)| *of == class && judged(absent).is_some());
+                named.for_each(|(_, absent)| assert_eq!(members.push(absent.index), Pushed::Taken));
+                let Some(members) = members.finish() else { continue };
+                absences.judge(&mut pool, class, &members, |absent| judged(absent).unwrap_or(State::Owed));
             }
             let (covered, mut owed): (Vec<_>, Vec<_>) =
                 plain.into_iter().partition(|(_, absent)| absent.state == State::Covered);
@@ -464,9 +471,13 @@ mod tests {
                 absences.push(&mut pool, 2, absent(n * 2, n * recorded_at));
             }
             assert!(pool.memory.len() <= 200_000 * most, "{}", pool.memory.len());
-            absences.judge(&mut pool, 1, (0, u64::MAX), |_| Some(State::Covered));
-            absences
-                .judge(&mut pool, 2, (0, 99_999), |absent| (absent.index < 50_000).then_some(State::Covered));
+            let below = |end: u64| {
+                let mut all = SetBuilder::new();
+                (0..end).for_each(|index| assert_eq!(all.push(index), Pushed::Taken));
+                all.finish().unwrap()
+            };
+            absences.judge(&mut pool, 1, &below(200_000), |_| State::Covered);
+            absences.judge(&mut pool, 2, &below(50_000), |_| State::Covered);
             assert_eq!((absences.covered(), absences.owed()), (125_000, 75_000));
             // Of both kinds, and counted once.
             assert_eq!(absences.covered_indexes(&mut pool), 100_000);

@@ -237,6 +237,7 @@ impl Walk {
         self.flags(context, index, &record);
         self.fact(context, index, &record);
         self.body(context, index, &record);
+        self.asking(index, &record);
         self.disclosures(context, index, &mut record);
         self.chunks.add(index, record.sums.terms, record.occurred_at, record.body == BodyState::Present);
         // With entries missing the table is not compared, and an index that came out of nowhere would make the

@@ -32,6 +32,8 @@ pub(super) enum Fact {
     ClockAnomaly,
     /// What is kept how long from here on.
     Policy(Result<RecordedPolicy, Refusal>),
+    /// A person is to be erased.
+    ErasureRequested,
     /// Bodies that may go.
     Certificate(Result<Certificate, Refusal>),
     /// A legal hold begins.
@@ -102,6 +104,7 @@ pub(super) fn read(body: &Body, name: &str) -> Option<Fact> {
         action::SERVICE_STOPPED => Fact::Stopped,
         action::CLOCK_ANOMALY => Fact::ClockAnomaly,
         action::RETENTION_POLICY_CHANGED => Fact::Policy(Policy::from_facts(&facts())),
+        action::ERASURE_REQUESTED => Fact::ErasureRequested,
         action::RETENTION_EXPIRED => Fact::Certificate(Certificate::from_facts(&facts())),
         action::HOLD_PLACED => Fact::HoldPlaced(PlacedHold::from_facts(&facts())),
         action::HOLD_RESOLVED => Fact::HoldResolved(ResolvedHold::from_facts(&facts())),

@@ -53,6 +53,7 @@ impl Keeper {
             clock: self.hands.clone(),
             heartbeat_seconds: 0,
             low_water_bytes: 0,
+            erasure_pauses: false,
             compaction_bytes_per_second: 0,
             journal: small_journal(),
             ..OpenOptions::default()

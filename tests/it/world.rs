@@ -67,6 +67,7 @@ impl World {
             clock: hands.clone(),
             heartbeat_seconds: 0,
             low_water_bytes: 0,
+            erasure_pauses: false,
             ..OpenOptions::default()
         }
     }

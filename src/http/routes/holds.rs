@@ -32,7 +32,7 @@ struct HoldWanted {
     /// What this finds, now and of all that is appended: the members of a query's filter.
     filter: Option<QueryText>,
     /// These entries.
-    #[schemars(length(min = 1, max = 10000))]
+    #[schemars(length(min = 1, max = 4000))]
     indexes: Option<Vec<u64>>,
 }
 

@@ -1,6 +1,6 @@
 //! Which disclosures are a person's (docs/format/erasure.md §1).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::holds::each_match;
-use super::super::{Error, Service};
+use super::super::{Error, ErrorCode, Service};
 use crate::event::Body;
 use crate::event::catalog::action;
 use crate::query::QueryText;
@@ -19,13 +19,17 @@ use crate::tlog::chain::FLAG_HELD;
 /// An identifier of so many bytes is looked for inside strings too; a shorter one stands in too many by chance.
 const MIN_INSIDE_BYTES: usize = 6;
 
+/// Most records of one erasure. Whoever has more is a machine, and its ids are not a person's: 8 bytes a disclosure, three
+/// of a record, come to 100 MB.
+const MAX_RECORDS: usize = 4_000_000;
+
 /// Who is to be erased.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::service) struct Person {
-    /// `type` of the actor or target.
-    #[serde(rename = "type")]
-    pub(in crate::service) kind: String,
+    /// `type` of the actor or target; absent, it is those that have none.
+    #[serde(rename = "type", default)]
+    pub(in crate::service) kind: Option<String>,
     /// Its `id`.
     pub(in crate::service) id: String,
 }
@@ -39,56 +43,99 @@ impl fmt::Debug for Person {
 /// What is a person's.
 #[derive(Default)]
 pub(in crate::service) struct Found {
-    /// Paths, by index.
-    pub(in crate::service) disclosures: BTreeMap<u64, Vec<String>>,
+    /// Indexes by path, in no set order, perhaps twice.
+    pub(in crate::service) disclosures: BTreeMap<String, Vec<u64>>,
     /// Indexes of records that are the person's and held, ascending.
     pub(in crate::service) held: Vec<u64>,
-    /// Records with something to erase.
+    /// Records with something to erase, the request itself left aside.
     pub(in crate::service) records: u64,
+    /// Records that have the id under another type, or under none.
+    pub(in crate::service) other_types: u64,
+    /// The holds that it was held against.
+    pub(in crate::service) holds: Vec<u64>,
+    seen: BTreeSet<u64>,
+}
+
+impl Found {
+    fn add(&mut self, index: u64, paths: Vec<String>) -> Result<(), Error> {
+        if !paths.is_empty() && self.seen.insert(index) {
+            paths.into_iter().for_each(|path| self.disclosures.entry(path).or_default().push(index));
+        }
+        if self.seen.len() <= MAX_RECORDS {
+            return Ok(());
+        }
+        let detail = format!(
+            "over {MAX_RECORDS} records have this actor or target: that is no person, and is not erased; nothing was changed"
+        );
+        Err(Error::new(ErrorCode::TooLarge, detail))
+    }
 }
 
 impl Service {
-    /// Finds what is a person's among the entries of a log that are there now.
-    pub(in crate::service) fn find(&self, log: &Log, person: &Person) -> Result<Found, Error> {
+    /// Finds what is a person's among the entries of a log below `end`. Of entries that ask for an erasure only those that
+    /// `asked` names are looked at: another one is still to be read.
+    pub(in crate::service) fn find(
+        &self,
+        log: &Log,
+        end: u64,
+        person: &Person,
+        asked: &dyn Fn(u64) -> bool,
+    ) -> Result<Found, Error> {
         let holds = self.0.holds.of(log.identity.number);
-        let mut found = Found::default();
-        let mut held = Vec::new();
+        let mut found = Found { holds: holds.iter().map(|hold| hold.index).collect(), ..Found::default() };
+        let (mut held, mut others) = (BTreeSet::new(), BTreeSet::new());
         let store = &self.0.store;
         let by_actor = QueryText { actor: Some(person.id.clone()), ..QueryText::default() };
         let by_target = QueryText { target: Some(person.id.clone()), ..QueryText::default() };
         for text in [by_actor, by_target] {
-            each_match(store, log, &text, &mut |record| {
-                let Some(Ok(body)) = record.record.body() else { return Ok(()) };
-                let paths = paths_of(&body, person);
+            each_match(store, log, end, &text, &mut |record| {
+                self.go_on()?;
+                let body = body_of(record)?;
+                let is_request = body.action() == Some(action::ERASURE_REQUESTED);
+                if body.is_own() && !(is_request && asked(record.index)) {
+                    return Ok(());
+                }
+                let mut paths = paths_of(&body, person);
+                // Which key asked stays.
+                paths.retain(|path| !is_request || ["/targets/0", "/reason"].contains(&path.as_str()));
                 if paths.is_empty() {
+                    others.insert(record.index);
                 } else if is_held(&holds, record) {
-                    held.push(record.index);
+                    held.insert(record.index);
                 } else {
-                    found.disclosures.insert(record.index, paths);
+                    found.records += u64::from(!is_request && !found.seen.contains(&record.index));
+                    found.add(record.index, paths)?;
                 }
                 Ok(())
             })?;
         }
-        // A hold that was released names in its sealed filter whom it was about.
+        // A hold names in its sealed filter whom it is about.
         let placed = QueryText { action: Some(action::HOLD_PLACED.to_owned()), ..QueryText::default() };
-        each_match(store, log, &placed, &mut |record| {
-            let is_in_force = holds.iter().any(|hold| hold.index == record.index);
-            if let (false, false, Some(Ok(body))) =
-                (is_in_force, is_held(&holds, record), record.record.body())
-            {
-                let paths = holding(&body, &[person.id.as_str()], &[]);
-                if !paths.is_empty() {
-                    found.disclosures.insert(record.index, paths);
-                }
+        each_match(store, log, end, &placed, &mut |record| {
+            let body = body_of(record)?;
+            let mut paths = holding(&body, &[person.id.as_str()], &[]);
+            paths.retain(|path| ["/metadata", "/reason"].contains(&path.as_str()));
+            if !paths.is_empty() && is_held(&holds, record) {
+                held.insert(record.index);
+                return Ok(());
             }
-            Ok(())
+            found.add(record.index, paths)
         })?;
-        held.sort_unstable();
-        held.dedup();
-        found.records = found.disclosures.len() as u64;
-        found.held = held;
+        found.other_types = others.iter().filter(|index| !found.seen.contains(index)).count() as u64;
+        found.held = held.into_iter().collect();
         Ok(found)
     }
+}
+
+/// A body that must be read: what cannot be read may be the person's.
+fn body_of(record: &Sequenced) -> Result<Body, Error> {
+    record.record.body().and_then(Result::ok).ok_or_else(|| {
+        let detail = format!(
+            "the record at index {} cannot be read, and may be the person's: nothing was erased. Run `varve verify`.",
+            record.index
+        );
+        Error::new(ErrorCode::Internal, detail)
+    })
 }
 
 fn is_held(holds: &[Arc<Hold>], record: &Sequenced) -> bool {
@@ -105,7 +152,7 @@ fn paths_of(body: &Body, person: &Person) -> Vec<String> {
     for disclosure in &body.disclosures {
         let place = disclosure.path.as_str();
         let is_party = place == "/actor" || place.starts_with("/targets/");
-        if !is_party || kind_at(place) != Some(person.kind.as_str()) {
+        if !is_party || kind_at(place) != person.kind.as_deref() {
             continue;
         }
         let Ok(value) = serde_json::from_slice::<Value>(&disclosure.value) else { continue };
@@ -148,7 +195,11 @@ fn is_in(text: &str, identifier: &str) -> bool {
 
 fn any_string(value: &Value, is_it: &dyn Fn(&str) -> bool) -> bool {
     match value {
-        Value::String(text) => is_it(text),
+        // The filter of a hold is JSON inside a string.
+        Value::String(text) => {
+            let inner = || serde_json::from_str::<Value>(text).ok().filter(Value::is_object);
+            is_it(text) || text.starts_with('{') && inner().is_some_and(|inner| any_string(&inner, is_it))
+        }
         Value::Array(values) => values.iter().any(|value| any_string(value, is_it)),
         Value::Object(members) => members.iter().any(|(name, value)| is_it(name) || any_string(value, is_it)),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
@@ -168,7 +219,7 @@ mod tests {
     }
 
     fn gone(text: &str, kind: &str, id: &str) -> Vec<String> {
-        let mut paths = paths_of(&body(text), &Person { kind: kind.to_owned(), id: id.to_owned() });
+        let mut paths = paths_of(&body(text), &Person { kind: Some(kind.to_owned()), id: id.to_owned() });
         paths.sort();
         paths
     }
@@ -182,13 +233,17 @@ mod tests {
 
     #[test]
     fn an_actor_takes_its_context_and_what_holds_an_identifier() {
-        assert_eq!(gone(EVENT, "user", "u-1"), ["/actor", "/changes", "/context", "/reason"]);
+        assert_eq!(gone(EVENT, "user", "u-1"), ["/actor", "/changes", "/context", "/reason", "/targets/1"]);
     }
 
     #[test]
     fn a_target_leaves_the_context_of_another() {
         assert_eq!(gone(EVENT, "user", "user-7700"), ["/changes", "/targets/0"]);
-        assert_eq!(gone(EVENT, "role", "u-1"), ["/changes", "/targets/1"]);
+        assert_eq!(
+            gone(EVENT, "role", "u-1"),
+            ["/actor", "/changes", "/targets/1"],
+            "the id stands there too"
+        );
     }
 
     #[test]
@@ -196,6 +251,21 @@ mod tests {
         assert!(gone(EVENT, "role", "user-7700").is_empty());
         assert!(gone(EVENT, "user", "u-17").is_empty(), "only in metadata: no party to the record");
         assert!(gone(EVENT, "user", "").is_empty());
+    }
+
+    #[test]
+    fn a_party_without_a_type_is_found_without_one() {
+        let text = r#"{"action":"a","outcome":"success","actor":{"id":"u-1"}}"#;
+        assert!(gone(text, "user", "u-1").is_empty());
+        assert_eq!(paths_of(&body(text), &Person { kind: None, id: "u-1".to_owned() }), ["/actor"]);
+        assert!(paths_of(&body(EVENT), &Person { kind: None, id: "u-1".to_owned() }).is_empty());
+    }
+
+    #[test]
+    fn the_filter_inside_a_string_is_looked_into() {
+        let text = r#"{"action":"a","outcome":"success","metadata":{"filter":"{\"actor\":\"u\\\"1\"}"}}"#;
+        assert_eq!(holding(&body(text), &["u\"1"], &[]), ["/metadata"]);
+        assert!(holding(&body(text), &["u"], &[]).is_empty());
     }
 
     #[test]

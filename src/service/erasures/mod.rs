@@ -8,7 +8,7 @@
 mod find;
 mod run;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
-pub(super) use find::{Found, Person};
+use find::Person;
 
 use super::append::internal;
 use super::approvals::{Act, ApprovalView};
@@ -59,6 +59,8 @@ const DAY_MICROS: u64 = 24 * 3_600 * 1_000_000;
 /// The thread that erases, and what it met.
 pub(super) struct Erasures {
     needs_approval: bool,
+    /// Whether batches keep apart.
+    pauses: bool,
     backup_days: u16,
     stopping: Arc<AtomicBool>,
     worker: Mutex<Worker>,
@@ -67,13 +69,13 @@ pub(super) struct Erasures {
 #[derive(Default)]
 struct Worker {
     thread: Option<JoinHandle<()>>,
-    /// When it ended without having done all, and why.
-    failed: Option<(Instant, String)>,
+    /// When it ended without having done all.
+    failed: Option<Instant>,
 }
 
 impl Erasures {
-    pub(super) fn new(needs_approval: bool, backup_days: u16) -> Erasures {
-        Erasures { needs_approval, backup_days, stopping: Arc::default(), worker: Mutex::default() }
+    pub(super) fn new(needs_approval: bool, pauses: bool, backup_days: u16) -> Erasures {
+        Erasures { needs_approval, pauses, backup_days, stopping: Arc::default(), worker: Mutex::default() }
     }
 
     /// Breaks off what runs, and waits for it.
@@ -126,8 +128,11 @@ impl Service {
         let person = &wanted.subject;
         let event = Builder::new(action::ERASURE_REQUESTED, Outcome::Success)
             .actor("api_key", &by.key_id)
-            .target(&person.kind, &person.id)
             .reason(&wanted.basis);
+        let event = match &person.kind {
+            Some(kind) => event.target(kind, &person.id),
+            None => event.target_without_type(&person.id),
+        };
         let is_sound = !person.id.is_empty() && event.clone().build().is_ok();
         if !is_sound {
             return Err(refused("/subject", "`type` and `id` are those of an actor or target"));
@@ -138,7 +143,7 @@ impl Service {
             );
             return Err(Error::new(ErrorCode::Busy, detail));
         }
-        let found = self.find(&log, person)?;
+        let found = self.find(&log, log.size(), person, &|_| false)?;
         if !found.held.is_empty() && found.records == 0 {
             let detail = format!(
                 "a legal hold keeps all {} records of this person; nothing was erased. Among them: {}",
@@ -149,6 +154,7 @@ impl Service {
         }
         let number = log.identity.number;
         if self.0.erasures.needs_approval {
+            self.make_room()?;
             let record = self.write_own(vec![own(&log, event)?], Vec::new())?;
             let request = record.first().map(|record| record.index).unwrap_or_default();
             let mut id = [0; 8];
@@ -162,7 +168,8 @@ impl Service {
         let record = record
             .ok_or_else(|| Error::new(ErrorCode::Internal, "the entry was written and is not there"))?;
         self.begin_erasures();
-        let mut view = self.erasure_view(&record, &BTreeMap::new());
+        let mut view = self.erasure_view(&log, &record, &BTreeMap::new(), &self.0.store.erasures());
+        view.other_types = Some(found.other_types);
         view.records = Some(found.records);
         view.held = found.held.len() as u64;
         view.held_indexes = found.held.into_iter().take(MAX_HELD).collect();
@@ -184,15 +191,14 @@ impl Service {
     /// The erasures of a tenant, newest first.
     pub fn erasures(&self, by: &Principal, tenant: &str) -> Result<Vec<ErasureView>, Error> {
         let log = self.log_for(by, tenant, Scope::Erase)?;
-        let outcomes = self.outcomes(&log)?;
-        let mut views = Vec::new();
+        let (outcomes, open) = (self.outcomes(&log)?, self.0.store.erasures());
+        let mut newest = VecDeque::new();
         self.each_own(&log, action::ERASURE_REQUESTED, &mut |record| {
-            views.push(self.erasure_view(record, &outcomes));
+            newest.push_front(record.clone());
+            newest.truncate(MAX_LISTED);
             Ok(())
         })?;
-        views.reverse();
-        views.truncate(MAX_LISTED);
-        Ok(views)
+        Ok(newest.iter().map(|record| self.erasure_view(&log, record, &outcomes, &open)).collect())
     }
 
     /// How an erasure stands.
@@ -203,11 +209,10 @@ impl Service {
         let record = self.0.store.record(&log, index).map_err(|error| internal(&error))?;
         let record = record.filter(|record| action_of(record).as_deref() == Some(action::ERASURE_REQUESTED));
         let record = record.ok_or_else(unknown)?;
-        Ok(self.erasure_view(&record, &self.outcomes(&log)?))
+        Ok(self.erasure_view(&log, &record, &self.outcomes(&log)?, &self.0.store.erasures()))
     }
 
-    /// Starts the thread that erases, where there is something to erase and it does not run. `is_due` is asked where the last
-    /// run failed.
+    /// Starts the thread that erases, where there is something to erase, it does not run, and it did not fail a moment ago.
     pub(super) fn begin_erasures(&self) {
         let all = &self.0.erasures;
         let mut worker = all.worker.lock();
@@ -215,9 +220,11 @@ impl Service {
         if runs || all.stopping.load(Ordering::Acquire) || self.0.store.erasures().is_empty() {
             return;
         }
-        if worker.failed.as_ref().is_some_and(|(at, _)| at.elapsed() < TRY_AGAIN) {
+        if worker.failed.is_some_and(|at| at.elapsed() < TRY_AGAIN) {
             return;
         }
+        // A panic is a failure too, and no reason to begin again at once.
+        worker.failed = Some(Instant::now());
         let service = Arc::downgrade(&self.0);
         let body = move || {
             // Held for as long as it runs: `stop` waits for it.
@@ -226,45 +233,58 @@ impl Service {
             let service = Service(inner);
             let outcome = service.erase_all();
             service.0.erasures.worker.lock().failed = outcome.err().map(|error| {
-                tracing::error!(%error, "an erasure is not done yet; it is tried again");
-                (Instant::now(), error.to_string())
+                if !service.0.erasures.stopping.load(Ordering::Acquire) {
+                    tracing::error!(%error, "an erasure is not done yet; it is tried again");
+                }
+                Instant::now()
             });
         };
         match thread::Builder::new().name("varve-erasure".to_owned()).spawn(body) {
             Ok(thread) => worker.thread = Some(thread),
             Err(error) => {
-                tracing::error!(%error, "the thread of an erasure was not started; it is tried again")
+                tracing::error!(%error, "the thread of an erasure was not started; it is tried again");
             }
         }
     }
 
-    fn erasure_view(&self, record: &Sequenced, outcomes: &BTreeMap<u64, ErasureOutcome>) -> ErasureView {
+    fn erasure_view(
+        &self,
+        log: &Log,
+        record: &Sequenced,
+        outcomes: &BTreeMap<u64, ErasureOutcome>,
+        open: &BTreeMap<(u32, u64), ErasurePhase>,
+    ) -> ErasureView {
         let all = &self.0.erasures;
-        let number = record.index;
-        let open = self.0.store.erasures().into_iter().find(|((_, index), _)| *index == number);
-        let outcome = outcomes.get(&number).copied().unwrap_or_default();
-        let state = match open {
-            Some((_, ErasurePhase::Certified)) => "rewriting",
-            Some(_) => "pending",
-            None if outcome.done_at.is_some() => "done",
-            // Written before its control: asked for, and waiting for another key.
-            None => "pending",
+        let place = (log.identity.number, record.index);
+        let outcome = outcomes.get(&record.index).copied().unwrap_or_default();
+        let not_asked =
+            "no second key approved it yet; an approval waits for a day, or until a restart: ask anew then";
+        let failing = "it met a fault and is tried again; the server's log says which";
+        let runs = {
+            let worker = all.worker.lock();
+            worker.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+        };
+        let (state, detail) = match open.get(&place) {
+            Some(phase) => {
+                let state = if *phase == ErasurePhase::Certified { "rewriting" } else { "pending" };
+                (state, Some(failing).filter(|_| !runs && all.worker.lock().failed.is_some()))
+            }
+            None if outcome.done_at.is_some() => ("done", None),
+            None => ("pending", Some(not_asked)),
         };
         let from = outcome.done_at.unwrap_or_else(|| self.0.stamps.now());
         ErasureView {
-            id: number.to_string(),
+            id: record.index.to_string(),
             state: state.to_owned(),
             requested_at: Micros(record.record.recorded_at).to_string(),
             done_at: outcome.done_at.map(|at| Micros(at).to_string()),
             records: None,
+            other_types: None,
             disclosures: outcome.disclosures,
             held: outcome.held,
             held_indexes: Vec::new(),
             backups_until: Micros(from + u64::from(all.backup_days) * DAY_MICROS).to_string(),
-            detail: match state {
-                "done" => None,
-                _ => all.worker.lock().failed.as_ref().map(|(_, why)| why.clone()),
-            },
+            detail: detail.map(str::to_owned),
         }
     }
 
@@ -299,7 +319,7 @@ impl Service {
         visit: &mut dyn FnMut(&Arc<Sequenced>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let text = QueryText { action: Some(name.to_owned()), ..QueryText::default() };
-        each_match(&self.0.store, log, &text, visit)
+        each_match(&self.0.store, log, log.size(), &text, visit)
     }
 }
 
@@ -324,7 +344,7 @@ fn person_of(record: &Sequenced) -> Option<Person> {
     let body = record.record.body()?.ok()?;
     let target = disclosed(&body, "/targets/0")?;
     let event: serde_json::Value = serde_json::from_slice(&body.canonical).ok()?;
-    let kind = event.get("targets")?.get(0)?.get("type")?.as_str()?.to_owned();
+    let kind = event.get("targets")?.get(0)?.get("type").and_then(|kind| kind.as_str()).map(str::to_owned);
     Some(Person { kind, id: target.get("id")?.as_str()?.to_owned() })
 }
 

@@ -3,10 +3,10 @@
 //! Steps, and what a stop after each leaves. (1) Found, and certified in the log: `Certified`; before that nothing was
 //! changed, and it is found again. (2) The layer that is written is closed early, so that it can be rewritten. (3) Layers
 //! rewritten one by one: those that are not are rewritten by the next run, which reads what to erase out of the
-//! certificates, never out of the request, whose subject may be erased already. (4) Old generations gone, journal wiped:
+//! certificates, never out of the request, whose subject may be erased already. After a restart that is certified anew. (4) Old generations gone, journal wiped:
 //! both are done again. (5) `Done`, with an entry that says when.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use super::super::append::{MAX_BATCH_EVENTS, MAX_SUBMISSION_BYTES, internal};
 use super::super::compactions::paced;
 use super::super::system::own;
 use super::super::{Error, ErrorCode, Service};
-use super::{Found, certificate_of, person_of};
+use super::{certificate_of, person_of};
 use crate::event::catalog::{Builder, action};
 use crate::event::{Body, Outcome};
 use crate::ingest::queue::Control;
@@ -30,82 +30,123 @@ use crate::tlog::chain::FLAG_HELD;
 /// Erasures of one log that one batch takes: their indexes fit a set, and the union of what they find fits memory.
 const MAX_BATCH: usize = 1_000;
 
-/// How long a batch waits for readers of the old generation of a layer.
+/// How long a batch waits for readers of the old generation of a layer before it says so.
 const READERS_LIMIT: Duration = Duration::from_secs(60);
 const READERS_POLL: Duration = Duration::from_millis(20);
 
 /// Requests that wait a moment for others: each batch closes a layer and rewrites it.
 const GATHER: Duration = Duration::from_millis(300);
 
-/// What is to go of one layer: paths by log and index.
-type Going = BTreeMap<(u32, u64), BTreeSet<String>>;
+/// Most seconds between two batches. Each closes a part of the month, of which a store has 30,000 in its life: after the
+/// n-th part of a month n seconds pass, so that a month of nothing but erasures makes some 2,300.
+const MAX_PAUSE_SECONDS: u32 = 3_600;
+
+/// How often a pause looks whether the server stops.
+const PAUSE_POLL: Duration = Duration::from_millis(50);
+
+/// What is to go: sets of indexes by log and path.
+type Going = BTreeMap<(u32, String), Vec<IndexSet>>;
+
+/// What a batch of this process has certified, by log: the newest hold of the log at that time. After a restart it is
+/// certified anew before anything leaves.
+pub(super) type Certified = HashMap<u32, u64>;
 
 impl Service {
     /// Erases until nothing is asked for.
     pub(super) fn erase_all(&self) -> Result<(), Error> {
+        let mut certified = Certified::new();
         while !self.0.store.erasures().is_empty() {
-            std::thread::sleep(GATHER);
-            self.certify_erasures()?;
-            self.erase_certified()?;
+            self.pause_between_batches()?;
+            let mut first_error = None;
+            for (log, requests) in self.by_log(ErasurePhase::Requested) {
+                if let Err(error) = self.certify_requests(log, requests, &mut certified) {
+                    self.go_on()?;
+                    // One log's fault is not another's.
+                    tracing::error!(log, %error, "erasures of a log were not certified; they are tried again");
+                    first_error = first_error.or(Some(error));
+                }
+            }
+            self.erase_certified(&mut certified)?;
+            if let Some(error) = first_error {
+                return Err(error);
+            }
         }
         Ok(())
     }
 
-    /// Finds what was asked for and writes the certificates.
-    fn certify_erasures(&self) -> Result<(), Error> {
+    fn pause_between_batches(&self) -> Result<(), Error> {
+        let parts = self.0.store.layers.newest().map_or(0, |newest| newest.part().saturating_sub(1));
+        let seconds = parts.min(MAX_PAUSE_SECONDS) * u32::from(self.0.erasures.pauses);
+        let until = Instant::now() + GATHER.max(Duration::from_secs(u64::from(seconds)));
+        while Instant::now() < until {
+            self.go_on()?;
+            std::thread::sleep(PAUSE_POLL);
+        }
+        Ok(())
+    }
+
+    /// Requests that are so far, by log; a batch of each.
+    fn by_log(&self, wanted: ErasurePhase) -> BTreeMap<u32, Vec<u64>> {
         let mut by_log: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
         for ((log, index), phase) in self.0.store.erasures() {
-            if phase == ErasurePhase::Requested {
-                by_log.entry(log).or_default().push(index);
+            let requests = by_log.entry(log).or_default();
+            if phase == wanted && requests.len() < MAX_BATCH {
+                requests.push(index);
             }
         }
-        for (number, mut requests) in by_log {
-            requests.truncate(MAX_BATCH);
-            let Some(log) = self.0.store.log(number) else { continue };
-            let mut all = Found::default();
-            for request in &requests {
-                self.go_on()?;
-                let record = self.0.store.record(&log, *request).map_err(|error| internal(&error))?;
-                // One whose subject is gone was erased with the same person, asked for before.
-                let Some(person) = record.as_deref().and_then(person_of) else { continue };
-                let found = self.find(&log, &person)?;
-                for (index, paths) in found.disclosures {
-                    let known = all.disclosures.entry(index).or_default();
-                    known.extend(paths);
-                    known.sort_unstable();
-                    known.dedup();
-                }
-                all.held.extend(found.held);
-            }
-            self.certify_found(&log, &requests, all)?;
-        }
-        Ok(())
+        by_log.retain(|_, requests| !requests.is_empty());
+        by_log
     }
 
-    /// Writes the certificates of what was found in a log, of all that no hold came to keep since.
-    fn certify_found(&self, log: &Log, requests: &[u64], mut found: Found) -> Result<(), Error> {
-        let number = log.identity.number;
+    /// Finds what was asked for in a log and writes the certificates.
+    fn certify_requests(
+        &self,
+        number: u32,
+        requests: Vec<u64>,
+        certified: &mut Certified,
+    ) -> Result<(), Error> {
+        let Some(log) = self.0.store.log(number) else { return Ok(()) };
+        let end = log.size();
+        let is_asked = |index: u64| requests.binary_search(&index).is_ok();
+        let mut all: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        let (mut held, mut known) = (BTreeSet::new(), None);
+        for request in &requests {
+            self.go_on()?;
+            let record = self.0.store.record(&log, *request).map_err(|error| internal(&error))?;
+            let person = record.as_deref().and_then(person_of).ok_or_else(|| {
+                let detail = format!("the entry at index {request} must name whom to erase and does not");
+                Error::new(ErrorCode::Internal, detail)
+            })?;
+            let found = self.find(&log, end, &person, &is_asked)?;
+            for (path, indexes) in found.disclosures {
+                all.entry(path).or_default().extend(indexes);
+            }
+            held.extend(found.held);
+            // Holds that came behind the first search are looked at below.
+            known.get_or_insert(found.holds);
+        }
+        let known = known.unwrap_or_default();
         // From here until they are durable no hold is placed.
         let _gate = self.0.retention.gate.lock();
         let holds = self.0.holds.of(number);
-        let flags = |index: u64| -> Result<bool, Error> {
-            let record = self.0.store.record(log, index).map_err(|error| internal(&error))?;
-            Ok(record.is_some_and(|record| record.record.flags & FLAG_HELD != 0))
-        };
-        let mut paths: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-        for (index, of) in found.disclosures {
-            let is_flagged = !holds.is_empty() && flags(index)?;
-            if holds.iter().any(|hold| hold.holds(index, is_flagged)) {
-                found.held.push(index);
-                continue;
-            }
-            of.into_iter().for_each(|path| paths.entry(path).or_default().push(index));
+        let new: Vec<&Arc<Hold>> = holds.iter().filter(|hold| !known.contains(&hold.index)).collect();
+        for indexes in all.values_mut() {
+            indexes.sort_unstable();
+            indexes.dedup();
+            // What was found lies below a hold that came since, but for its own entry, or is flagged by one that was known.
+            indexes.retain(|index| {
+                let is_kept = new.iter().any(|hold| hold.holds(*index, true));
+                if is_kept {
+                    held.insert(*index);
+                }
+                !is_kept
+            });
         }
-        found.held.sort_unstable();
-        found.held.dedup();
-        let certificates = ErasureCertificate::of(&set_of(requests), &paths, found.held.len() as u64);
-        let done: Vec<(u32, u64)> = requests.iter().map(|request| (number, *request)).collect();
-        self.write_certificates(log, &certificates, &done)
+        all.retain(|_, indexes| !indexes.is_empty());
+        let certificates = ErasureCertificate::of(&set_of(&requests), &all, held.len() as u64);
+        let places: Vec<(u32, u64)> = requests.iter().map(|request| (number, *request)).collect();
+        certified.insert(number, self.0.holds.newest(number));
+        self.write_certificates(&log, &certificates, &places)
     }
 
     fn write_certificates(
@@ -142,19 +183,12 @@ impl Service {
     }
 
     /// Takes out what the certificates name of all erasures that are certified.
-    fn erase_certified(&self) -> Result<(), Error> {
-        let certified: BTreeSet<(u32, u64)> = self
-            .0
-            .store
-            .erasures()
-            .into_iter()
-            .filter(|(_, phase)| *phase == ErasurePhase::Certified)
-            .map(|(place, _)| place)
-            .collect();
-        if certified.is_empty() {
+    fn erase_certified(&self, certified: &mut Certified) -> Result<(), Error> {
+        let batch = self.by_log(ErasurePhase::Certified);
+        if batch.is_empty() {
             return Ok(());
         }
-        let going = self.named(&certified)?;
+        let going = self.named(&batch)?;
         let newest = self.0.store.layers.newest();
         let mut layers = self.by_layer(&going)?;
         if newest.is_some_and(|newest| layers.contains_key(&newest)) {
@@ -163,36 +197,36 @@ impl Service {
         }
         self.seal_now();
         for (layer, going) in layers {
-            self.erase_in(layer, going, &certified)?;
+            self.erase_in(layer, going, &batch, certified)?;
         }
         self.wait_for_readers()?;
         self.wipe_journal()?;
-        for (number, request) in certified {
+        for (number, requests) in batch {
             let Some(log) = self.0.store.log(number) else { continue };
-            let event = Builder::new(action::ERASURE_DONE, Outcome::Success).fact("request", request);
-            let done = || vec![Control::Erasure { log: number, index: request, phase: ErasurePhase::Done }];
-            self.write_patiently(vec![own(&log, event)?], done)?;
+            for request in requests {
+                let event = Builder::new(action::ERASURE_DONE, Outcome::Success).fact("request", request);
+                let done =
+                    || vec![Control::Erasure { log: number, index: request, phase: ErasurePhase::Done }];
+                self.write_patiently(vec![own(&log, event)?], done)?;
+            }
         }
         Ok(())
     }
 
     /// What the certificates of these erasures name.
-    fn named(&self, certified: &BTreeSet<(u32, u64)>) -> Result<Going, Error> {
+    fn named(&self, batch: &BTreeMap<u32, Vec<u64>>) -> Result<Going, Error> {
         let mut going = Going::new();
-        let numbers: BTreeSet<u32> = certified.iter().map(|(number, _)| *number).collect();
-        for number in numbers {
-            let Some(log) = self.0.store.log(number) else { continue };
+        for (number, requests) in batch {
+            let Some(log) = self.0.store.log(*number) else { continue };
             self.each_own(&log, action::ERASURE_COMPLETED, &mut |record| {
                 let certificate = certificate_of(record).ok_or_else(|| {
                     let detail =
                         format!("the entry at index {} must certify an erasure and does not", record.index);
                     Error::new(ErrorCode::Internal, detail)
                 })?;
-                if certificate.requests.iter().any(|request| certified.contains(&(number, request))) {
-                    for (path, set) in &certificate.disclosures {
-                        for index in set.iter() {
-                            going.entry((number, index)).or_default().insert(path.clone());
-                        }
+                if certificate.requests.iter().any(|request| requests.contains(&request)) {
+                    for (path, set) in certificate.disclosures {
+                        going.entry((*number, path)).or_default().push(set);
                     }
                 }
                 Ok(())
@@ -201,43 +235,57 @@ impl Service {
         Ok(going)
     }
 
+    /// The same by layer; a layer has what of a set may lie in it.
     fn by_layer(&self, going: &Going) -> Result<BTreeMap<LayerId, Going>, Error> {
         let mut layers: BTreeMap<LayerId, Going> = BTreeMap::new();
-        let mut head = None;
-        for ((number, index), paths) in going {
-            if head.as_ref().is_none_or(|(of, _)| of != number) {
-                let Some(log) = self.0.store.log(*number) else { continue };
-                head = Some((*number, log.head()));
+        for ((number, path), sets) in going {
+            let Some(log) = self.0.store.log(*number) else { continue };
+            let head = log.head();
+            for set in sets {
+                let mut next = Some(set.first());
+                while let Some(index) = next {
+                    let (layer, _, end) = head.layer_of(index).ok_or_else(|| {
+                        Error::new(ErrorCode::Internal, "a certificate names an entry that is in no layer")
+                    })?;
+                    layers
+                        .entry(layer)
+                        .or_default()
+                        .entry((*number, path.clone()))
+                        .or_default()
+                        .push(set.clone());
+                    next = end.and_then(|end| set.first_from(end));
+                }
             }
-            let layer = head.as_ref().and_then(|(_, head)| head.layer_of(*index));
-            let (layer, _, _) = layer
-                .ok_or_else(|| Error::new(ErrorCode::Internal, "a certificate names an entry in no layer"))?;
-            layers.entry(layer).or_default().insert((*number, *index), paths.clone());
         }
         Ok(layers)
     }
 
     /// Rewrites one layer without what goes of it. A hold that came since the certificates wins: what it holds stays,
-    /// and the log says how much that is.
+    /// and the log says how much that is. Where a hold came and went since, it is certified anew: the hold said that it was
+    /// there.
     fn erase_in(
         &self,
         layer: LayerId,
-        mut going: Going,
-        certified: &BTreeSet<(u32, u64)>,
+        going: Going,
+        batch: &BTreeMap<u32, Vec<u64>>,
+        certified: &mut Certified,
     ) -> Result<(), Error> {
         let mut step = paced(self);
         let mut go_on = |bytes| step(bytes) && !self.0.erasures.stopping.load(Ordering::Acquire);
         loop {
-            let late = self.held_of(&going)?;
-            self.say_late(&late, certified)?;
-            going.retain(|place, _| !late.contains(place));
-            if going.is_empty() {
+            let left = self.left_of(layer, &going)?;
+            self.certify_again(&left, batch, certified)?;
+            if left.paths.is_empty() {
                 return Ok(());
             }
             let mut change = |log: u32, index: u64, record: &Record| {
-                going.get(&(log, index)).map_or(Change::Keep, |paths| without(&record.body, paths))
+                let paths = left
+                    .paths
+                    .iter()
+                    .filter(|((of, _), indexes)| *of == log && indexes.binary_search(&index).is_ok());
+                without(&record.body, &paths.map(|((_, path), _)| path.as_str()).collect::<Vec<_>>())
             };
-            let mut agree = || Ok(self.held_of(&going)?.is_empty().then_some(()));
+            let mut agree = || Ok(self.is_as_certified(&left, certified).then_some(()));
             if let Some(done) = self.replace_layer(layer, &mut change, &mut go_on, &mut agree)? {
                 let records = done.rewritten.changed;
                 tracing::info!(%layer, records, "what was sealed of records was erased");
@@ -246,53 +294,112 @@ impl Service {
         }
     }
 
-    /// Which of these records a hold keeps now.
-    fn held_of(&self, going: &Going) -> Result<BTreeSet<(u32, u64)>, Error> {
-        let mut held = BTreeSet::new();
-        for &(number, index) in going.keys() {
-            let holds = self.0.holds.of(number);
-            if holds.is_empty() {
-                continue;
+    /// What of it is still there and may go: looked up record by record.
+    fn left_of(&self, layer: LayerId, going: &Going) -> Result<Left, Error> {
+        let mut left = Left::default();
+        for ((number, path), sets) in going {
+            let Some(log) = self.0.store.log(*number) else { continue };
+            let holds = left.holds.entry(*number).or_insert_with(|| self.0.holds.of(*number)).clone();
+            let head = log.head();
+            let begin = head.layers.iter().find(|(id, _)| *id == layer).map_or(u64::MAX, |(_, first)| *first);
+            let end = head.layer_of(begin).and_then(|(_, _, end)| end).unwrap_or(head.size);
+            let mut indexes: Vec<u64> = Vec::new();
+            for set in sets {
+                let mut next = set.first_from(begin);
+                while let Some(index) = next.filter(|index| *index < end) {
+                    indexes.push(index);
+                    next = set.first_from(index + 1);
+                }
             }
-            let Some(log) = self.0.store.log(number) else { continue };
-            let record = self.0.store.record(&log, index).map_err(|error| internal(&error))?;
-            let is_flagged = record.is_some_and(|record| record.record.flags & FLAG_HELD != 0);
-            if holds.iter().any(|hold: &Arc<Hold>| hold.holds(index, is_flagged)) {
-                held.insert((number, index));
+            indexes.sort_unstable();
+            indexes.dedup();
+            let mut there = Vec::new();
+            for index in indexes {
+                self.go_on()?;
+                let record = self.0.store.record(&log, index).map_err(|error| internal(&error))?;
+                let Some(record) = record.filter(|record| !record.record.body.is_empty()) else { continue };
+                let body = record.record.body().and_then(Result::ok).ok_or_else(|| {
+                    let detail =
+                        format!("the record at index {index} cannot be read, so nothing of it is erased");
+                    Error::new(ErrorCode::Internal, detail)
+                })?;
+                if body.disclosures.iter().all(|disclosure| disclosure.path != *path) {
+                    continue;
+                }
+                let is_flagged = record.record.flags & FLAG_HELD != 0;
+                if holds.iter().any(|hold| hold.holds(index, is_flagged)) {
+                    left.held.entry(*number).or_default().insert(index);
+                } else {
+                    there.push(index);
+                }
+            }
+            if !there.is_empty() {
+                left.paths.insert((*number, path.clone()), there);
             }
         }
-        Ok(held)
+        Ok(left)
     }
 
-    /// Certifies that records stay which a certificate named before they were held.
-    fn say_late(&self, late: &BTreeSet<(u32, u64)>, certified: &BTreeSet<(u32, u64)>) -> Result<(), Error> {
-        let numbers: BTreeSet<u32> = late.iter().map(|(number, _)| *number).collect();
+    /// Certifies anew what is left, and says what is held now, where a hold was placed since, or that was before a restart.
+    fn certify_again(
+        &self,
+        left: &Left,
+        batch: &BTreeMap<u32, Vec<u64>>,
+        certified: &mut Certified,
+    ) -> Result<(), Error> {
+        let of_paths = left.paths.keys().map(|(number, _)| *number);
+        let numbers: BTreeSet<u32> = of_paths.chain(left.held.keys().copied()).collect();
         for number in numbers {
-            let Some(log) = self.0.store.log(number) else { continue };
-            let held = late.iter().filter(|(of, _)| *of == number).count() as u64;
-            let requests: Vec<u64> =
-                certified.iter().filter(|(of, _)| *of == number).map(|(_, request)| *request).collect();
-            let certificates = ErasureCertificate::of(&set_of(&requests), &BTreeMap::new(), held);
-            self.write_certificates(&log, &certificates, &[])?;
+            let _gate = self.0.retention.gate.lock();
+            let newest = self.0.holds.newest(number);
+            if certified.get(&number) == Some(&newest) {
+                continue;
+            }
+            let (Some(log), Some(requests)) = (self.0.store.log(number), batch.get(&number)) else {
+                continue;
+            };
+            let mut paths: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+            for ((of, path), indexes) in &left.paths {
+                if *of == number {
+                    paths.insert(path.clone(), indexes.clone());
+                }
+            }
+            // What a hold keeps that came behind the look is looked at again before anything leaves.
+            if !left.is_held_by_newer(number, &self.0.holds.of(number)) {
+                let held = left.held.get(&number).map_or(0, |held| held.len() as u64);
+                let certificates = ErasureCertificate::of(&set_of(requests), &paths, held);
+                self.write_certificates(&log, &certificates, &[])?;
+                certified.insert(number, newest);
+            }
         }
         Ok(())
+    }
+
+    /// Whether nothing of it is held by what came since it was looked at, and all is certified behind every hold. Asked where
+    /// no hold can be placed.
+    fn is_as_certified(&self, left: &Left, certified: &Certified) -> bool {
+        left.paths.keys().all(|(number, _)| {
+            certified.get(number) == Some(&self.0.holds.newest(*number))
+                && !left.is_held_by_newer(*number, &self.0.holds.of(*number))
+        })
     }
 
     /// Waits until nobody reads a generation from before the rewrite, and it is gone.
     fn wait_for_readers(&self) -> Result<(), Error> {
         let began = Instant::now();
+        let mut is_said = false;
         while self.0.store.layers.sweep() > 0 {
             self.go_on()?;
-            if began.elapsed() > READERS_LIMIT {
-                let detail = "readers still hold a layer from before the erasure; it is tried again";
-                return Err(Error::new(ErrorCode::Busy, detail));
+            if began.elapsed() > READERS_LIMIT && !is_said {
+                is_said = true;
+                tracing::warn!("readers still hold a layer from before an erasure, which waits for them");
             }
             std::thread::sleep(READERS_POLL);
         }
         Ok(())
     }
 
-    fn go_on(&self) -> Result<(), Error> {
+    pub(super) fn go_on(&self) -> Result<(), Error> {
         if self.0.erasures.stopping.load(Ordering::Acquire) {
             let detail = "the server is stopping; the erasure goes on at the next start";
             return Err(Error::new(ErrorCode::ReadOnly, detail));
@@ -301,15 +408,40 @@ impl Service {
     }
 }
 
+/// What is left to go of a layer.
+#[derive(Default)]
+struct Left {
+    /// Indexes by log and path, ascending.
+    paths: BTreeMap<(u32, String), Vec<u64>>,
+    /// What a hold keeps, by log.
+    held: BTreeMap<u32, BTreeSet<u64>>,
+    /// The holds that it was held against.
+    holds: BTreeMap<u32, Arc<Vec<Arc<Hold>>>>,
+}
+
+impl Left {
+    /// Whether one of these holds that was not known when it was looked at holds any of it.
+    fn is_held_by_newer(&self, number: u32, holds: &[Arc<Hold>]) -> bool {
+        let known = self.holds.get(&number);
+        let is_new =
+            |hold: &&Arc<Hold>| known.is_none_or(|known| known.iter().all(|known| known.index != hold.index));
+        let of = self.paths.iter().filter(|((of, _), _)| *of == number);
+        let indexes: Vec<&Vec<u64>> = of.map(|(_, indexes)| indexes).collect();
+        holds
+            .iter()
+            .filter(is_new)
+            .any(|hold| indexes.iter().any(|indexes| indexes.iter().any(|index| hold.holds(*index, true))))
+    }
+}
+
 /// A body without some of its disclosures.
-fn without(body: &[u8], paths: &BTreeSet<String>) -> Change {
-    // What cannot be read is not changed: verification says where it is.
-    let Ok((mut body, _)) = Body::decode(body) else { return Change::Keep };
-    let before = body.disclosures.len();
-    body.disclosures.retain(|disclosure| !paths.contains(&disclosure.path));
-    if body.disclosures.len() == before {
+fn without(body: &[u8], paths: &[&str]) -> Change {
+    if paths.is_empty() {
         return Change::Keep;
     }
+    // It was read a moment ago; what cannot be read now is damage, which the rewrite's own comparison finds.
+    let Ok((mut body, _)) = Body::decode(body) else { return Change::Keep };
+    body.disclosures.retain(|disclosure| !paths.contains(&disclosure.path.as_str()));
     let mut bytes = Vec::new();
     body.encode(&mut bytes);
     Change::Body(bytes)

@@ -1,10 +1,12 @@
 //! Rule 6 for disclosures: one that is absent may be, by a certificate behind it (docs/format/erasure.md §3).
 
 use super::{Context, Walk};
+use crate::event::catalog::Class;
 use crate::retention::{ErasureCertificate, MAX_INDEX, Refusal};
-use crate::tlog::chain::FLAG_HELD;
+use crate::tlog::chain::{FLAG_HELD, FLAG_OWN};
 use crate::verify::absent::{Absences, Absent, State};
-use crate::verify::check::CheckedRecord;
+use crate::verify::check::{BodyState, CheckedRecord};
+use crate::verify::facts::Fact;
 use crate::verify::finding::{Finding, FindingKind};
 
 /// What is known of a log's erased disclosures while it is walked.
@@ -13,6 +15,9 @@ pub(super) struct Erased {
     /// Paths by the numbers that `absences` knows them by: 37 at most, as many as an event has parts to be sealed.
     paths: Vec<String>,
     pub(super) absences: Absences,
+    /// Entries that ask for an erasure; entries of Varve's own that could be such and have no body. Ascending.
+    asked: Vec<u64>,
+    unread: Vec<u64>,
     /// Bodies of which something is covered, once the log has been walked.
     bodies: u64,
 }
@@ -58,10 +63,13 @@ impl Walk {
         read: &Result<ErasureCertificate, Refusal>,
     ) {
         let certificate = match read {
-            Ok(certificate) if certificate.last() < index => certificate,
+            Ok(certificate) if certificate.last() < index && self.has_asked(certificate) => certificate,
             refused => {
                 let found = match refused {
                     Err(refusal) => refusal.to_string(),
+                    Ok(certificate) if certificate.last() < index => {
+                        "/requests: entries that ask for an erasure".to_owned()
+                    }
                     Ok(_) => format!("the whole: indexes below {index}"),
                 };
                 let expected = "a certificate of erasure whose facts hold";
@@ -74,17 +82,44 @@ impl Walk {
             let holds = &self.holds;
             let verdict = |absent: &Absent| {
                 let Absent { index, is_flagged, .. } = *absent;
-                let is_held = known && holds.hold(index, is_flagged);
-                set.contains(index).then_some(if is_held { State::Held } else { State::Covered })
+                if known && holds.hold(index, is_flagged) { State::Held } else { State::Covered }
             };
-            self.erased.absences.judge(context.pool, path, (set.first(), set.last()), verdict);
+            self.erased.absences.judge(context.pool, path, set, verdict);
+        }
+    }
+
+    /// Whether the entries that a certificate says asked for it did. One whose body is absent may have.
+    fn has_asked(&self, certificate: &ErasureCertificate) -> bool {
+        let Erased { asked, unread, .. } = &self.erased;
+        let is_one = |index: u64| asked.binary_search(&index).is_ok() || unread.binary_search(&index).is_ok();
+        !self.complete || certificate.requests.iter().all(is_one)
+    }
+
+    /// Keeps the places of entries that ask for an erasure, and of those that may have.
+    pub(super) fn asking(&mut self, index: u64, record: &CheckedRecord) {
+        let is_unread = !matches!(record.body, BodyState::Present | BodyState::Withheld);
+        if matches!(record.fact.as_deref(), Some(Fact::ErasureRequested)) {
+            self.erased.asked.push(index);
+        } else if record.flags & FLAG_OWN != 0 && record.class == Class::Security.code() && is_unread {
+            self.erased.unread.push(index);
+        }
+    }
+
+    /// Whether what is sealed at a path of this record can be erased: of Varve's own entries only whom an erasure was
+    /// asked for, by which right, and what a hold was about.
+    fn is_erasable(record: &CheckedRecord, path: &str) -> bool {
+        match record.fact.as_deref() {
+            _ if record.flags & FLAG_OWN == 0 => true,
+            Some(Fact::ErasureRequested) => ["/targets/0", "/reason"].contains(&path),
+            Some(Fact::HoldPlaced(_)) => ["/metadata", "/reason"].contains(&path),
+            _ => false,
         }
     }
 
     /// Keeps the places of disclosures that are absent until a certificate comes by.
     pub(super) fn disclosures(&mut self, context: &mut Context<'_>, index: u64, record: &mut CheckedRecord) {
         for path in std::mem::take(&mut record.withheld) {
-            if index > MAX_INDEX {
+            if index > MAX_INDEX || !Walk::is_erasable(record, &path) {
                 let run = Run { path: &path, from: index, to: index + 1, is_held: false };
                 context.findings.add(run.finding(&context.info.identity.tenant));
                 continue;
@@ -105,7 +140,7 @@ impl Walk {
     pub(super) fn judge_withheld(&mut self, context: &mut Context<'_>) {
         let Context { info, findings, pool, .. } = context;
         let tenant = &info.identity.tenant;
-        let Erased { paths, absences, bodies } = &mut self.erased;
+        let Erased { paths, absences, bodies, .. } = &mut self.erased;
         *bodies = absences.covered_indexes(pool);
         let mut run: Option<Run<'_>> = None;
         absences.each_owed(pool, |path, absent| {
@@ -136,7 +171,7 @@ impl Run<'_> {
         if is_held {
             let expected = "a disclosure until no hold keeps it";
             let found = format!(
-                "none at {path} of {count} entries, which were held when a certificate named them"
+                "none at {path} of {count} entries, which were held when a certificate named them, or there behind it"
             );
             return Finding::log(FindingKind::HeldExpiry, tenant, from, expected, found);
         }

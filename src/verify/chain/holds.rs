@@ -86,7 +86,7 @@ impl Walk {
         }
     }
 
-    /// An entry that lists members of a hold. Each body was there: what a certificate said of it before does not count. Of disclosures a list says nothing.
+    /// An entry that lists members of a hold. Each body was there: what a certificate said of it before does not count. Of disclosures a list of whole bodies says the same.
     pub(super) fn hold_resolved(
         &mut self,
         context: &mut Context<'_>,
@@ -107,6 +107,9 @@ impl Walk {
             (Ok(()), Some(members)) if known => {
                 let range = (members.first(), members.last());
                 self.retained.absences.owe_again(context.pool, range, |index| members.contains(index));
+                if !resolved.reduced {
+                    self.erased.absences.owe_again(context.pool, range, |index| members.contains(index));
+                }
             }
             _ => {}
         }

@@ -101,16 +101,13 @@ impl Walk {
         let known = self.knows_holds();
         let (holds, Retained { history, absences, .. }) = (&self.holds, &mut self.retained);
         let verdict = |absent: &Absent| {
-            if !members.contains(absent.index) {
-                return None;
-            }
             if known && holds.hold(absent.index, absent.is_flagged) {
-                return Some(State::Held);
+                return State::Held;
             }
             let due = history.due_at(*class, false, absent.index, absent.recorded_at, index - 1);
-            Some(if due.is_at(recorded_at) { State::Covered } else { State::Early })
+            if due.is_at(recorded_at) { State::Covered } else { State::Early }
         };
-        absences.judge(context.pool, *class, (members.first(), members.last()), verdict);
+        absences.judge(context.pool, *class, members, verdict);
     }
 
     /// What a certificate at `index` says of the log. Where entries are missing, or a policy cannot be read, it cannot

@@ -116,15 +116,19 @@ fn consecutive_entries_give_one_finding() {
 #[test]
 fn what_is_held_is_not_erased() {
     let all = [(2, "/actor"), (3, "/actor"), (3, "/context")];
-    // Named while held; the same and named again once it was released; named before and listed later, which says nothing of
-    // disclosures; released and named.
-    for case in 0..4 {
+    // Named while held; the same and named again once it was released; named before and listed later as whole; released
+    // and named; named before and listed later as what lacks disclosures.
+    for case in [0, 1, 2, 3, 5] {
         let keeping = keeping();
-        if case == 2 {
+        if case == 2 || case == 5 {
             keeping.erased(&all);
         }
         let hold = keeping.placed(HoldKind::Indexes, false);
-        keeping.resolved(hold, &[&[3]]);
+        if case == 5 {
+            keeping.reduced(hold, &[3])
+        } else {
+            keeping.resolved(hold, &[&[3]])
+        };
         match case {
             0 => {
                 keeping.erased(&all);
@@ -134,7 +138,7 @@ fn what_is_held_is_not_erased() {
                 keeping.released(hold);
                 keeping.erased(&all[1..]);
             }
-            2 => {
+            2 | 5 => {
                 keeping.released(hold);
             }
             _ => {
@@ -144,9 +148,9 @@ fn what_is_held_is_not_erased() {
         }
         let kept = keeping.lacking(&all);
         // One for each path.
-        let expected = if case == 0 { vec![(HeldExpiry, 3), (HeldExpiry, 3)] } else { vec![] };
+        let expected = if case % 2 == 0 { vec![(HeldExpiry, 3), (HeldExpiry, 3)] } else { vec![] };
         assert_eq!(kept.found(), expected, "{case}");
-        let erased = if case == 0 { 1 } else { 3 };
+        let erased = if case % 2 == 0 { 1 } else { 3 };
         assert_eq!(acme(&verify(kept.path())).disclosures_erased, erased, "{case}");
     }
     // By its flag.

@@ -50,8 +50,14 @@ impl Keeping {
 
     pub(super) fn resolved(&self, hold: u64, sets: &[&[u64]]) -> u64 {
         let sets: Vec<IndexSet> = sets.iter().map(|members| set(members)).collect();
-        let parts = ResolvedHold::of(hold, &sets).into_iter();
+        let parts = ResolvedHold::of(hold, &sets, &[]).into_iter();
         parts.map(|part| self.own(action::HOLD_RESOLVED, part.to_facts())).last().unwrap()
+    }
+
+    /// Lists bodies that lack disclosures.
+    pub(super) fn reduced(&self, hold: u64, members: &[u64]) -> u64 {
+        let part = ResolvedHold::of(hold, &[], &[set(members)]).remove(0);
+        self.own(action::HOLD_RESOLVED, part.to_facts())
     }
 
     pub(super) fn released(&self, hold: u64) -> u64 {
@@ -97,7 +103,7 @@ fn what_is_held_is_not_covered() {
             |keeping| {
                 let hold = keeping.placed(HoldKind::Indexes, false);
                 // The first of two parts: nothing is let go of yet.
-                let part = ResolvedHold { hold, part: 1, parts: 2, members: Some(set(&[3])) };
+                let part = ResolvedHold { hold, part: 1, parts: 2, reduced: false, members: Some(set(&[3])) };
                 keeping.own(action::HOLD_RESOLVED, part.to_facts())
             },
             &[(HeldExpiry, 2), (HeldExpiry, 6)],
@@ -270,7 +276,7 @@ fn flag_bit_1_stands_behind_holds_that_extend() {
 fn entries_of_a_hold_say_what_the_log_says() {
     type Say = fn(&Keeping) -> u64;
     let part = |keeping: &Keeping, hold, part, parts, members: &[u64]| {
-        let resolved = ResolvedHold { hold, part, parts, members: Some(set(members)) };
+        let resolved = ResolvedHold { hold, part, parts, reduced: false, members: Some(set(members)) };
         keeping.own(action::HOLD_RESOLVED, resolved.to_facts())
     };
     // Behind a hold of indexes at 12, with its first part of three at 13.
@@ -287,11 +293,13 @@ fn entries_of_a_hold_say_what_the_log_says() {
         // Its first part again, its third before its second, one that does not ascend.
         |keeping| keeping.resolved(12, &[&[6]]),
         |keeping| {
-            let resolved = ResolvedHold { hold: 12, part: 3, parts: 3, members: Some(set(&[6])) };
+            let resolved =
+                ResolvedHold { hold: 12, part: 3, parts: 3, reduced: false, members: Some(set(&[6])) };
             keeping.own(action::HOLD_RESOLVED, resolved.to_facts())
         },
         |keeping| {
-            let resolved = ResolvedHold { hold: 12, part: 2, parts: 3, members: Some(set(&[2])) };
+            let resolved =
+                ResolvedHold { hold: 12, part: 2, parts: 3, reduced: false, members: Some(set(&[2])) };
             keeping.own(action::HOLD_RESOLVED, resolved.to_facts())
         },
     ];
@@ -314,7 +322,8 @@ fn entries_of_a_hold_say_what_the_log_says() {
     keeping.released(hold);
     let (over, twice) = (keeping.resolved(hold, &[&[3]]), keeping.released(hold));
     let all = keeping.placed(HoldKind::Tenant, true);
-    let facts = ResolvedHold::of(all, &[]).remove(0).to_facts();
+    let facts = ResolvedHold::of(all, &[], &[]).remove(0).to_facts();
+    keeping.own_flagged(action::HOLD_RESOLVED, facts.clone());
     let of_all = keeping.own_flagged(action::HOLD_RESOLVED, facts);
     let expected = [again, over, twice, of_all].map(|at| (BadHold, at));
     assert_eq!(keeping.stop().found(), expected);

@@ -88,7 +88,6 @@ pub(super) struct TenantArg {
 
 /// Which events, as flags with the names of the query parameters.
 #[derive(Args, Default)]
-#[group(id = "filter", multiple = true)]
 pub(super) struct FilterArgs {
     /// Id of who acted
     #[arg(long)]

@@ -167,7 +167,7 @@ fn what_is_held_stays_and_a_person_is_erased() {
     let hold = printed.split_whitespace().nth(1).unwrap().to_owned();
     assert!(printed.contains("in force, 1 body and what is appended and matches"), "{printed}");
     let listed = served.ok(&one, &["hold", "list", "--tenant", "acme"], "");
-    assert!(listed.contains(&hold) && listed.contains("a case"), "{listed}");
+    assert!(listed.contains(&hold) && listed.contains("matches actor=canary-u-17  a case"), "{listed}");
 
     let erase = ["erase", "request", "--tenant", "acme", "--type", "user", "--basis", "GDPR Art. 17"];
     let of = |id: &'static str| [&erase[..], &["--id", id]].concat();

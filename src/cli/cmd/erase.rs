@@ -49,7 +49,7 @@ struct RequestArgs {
     kind: String,
 
     /// Id of the person; it stays in the history of your shell, --id-file does not
-    #[arg(long, required_unless_present = "id_file", conflicts_with = "id_file")]
+    #[arg(long, conflicts_with = "id_file")]
     id: Option<String>,
 
     /// File with the id of the person on one line; `-` is standard input
@@ -129,12 +129,17 @@ pub(in crate::cli) fn run(args: &EraseArgs, output: &Output) -> Result<Exit, Fai
 }
 
 fn request(args: &RequestArgs, output: &Output) -> Result<Exit, Failure> {
-    let client = Client::new(&args.server, output)?;
     let id = match (&args.id, &args.id_file) {
         (Some(id), _) => id.clone(),
         (None, Some(file)) => id_of(file)?,
-        (None, None) => return Err(Failure::new("nobody is named", "name them with --id or --id-file")),
+        (None, None) => {
+            return Err(Failure::new(
+                "nobody is named; nothing was asked for",
+                "--id-file FILE, or - for standard input, keeps the id out of the history of your shell; --id does not",
+            ));
+        }
     };
+    let client = Client::new(&args.server, output)?;
     let body = json!({"subject": {"type": args.kind, "id": id}, "basis": args.basis}).to_string();
     let path = erasures(&args.tenant);
     let ask = Ask { method: "POST", path, body: Some(body.as_bytes()), repeat: Repeat::Never };

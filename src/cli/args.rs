@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::cmd::{
-    append, checkpoint, compact, import, init, key, operator_key, prove, query, retention,
-    rotate_signing_key, serve, tenant, verify,
+    append, approve, checkpoint, compact, erase, hold, import, init, key, operator_key, prove, query,
+    retention, rotate_signing_key, serve, tenant, verify,
 };
 
 /// Where a server is looked for when neither `--url` nor `VARVE_URL` says.
@@ -33,7 +33,7 @@ pub(super) enum Command {
     Init(init::InitArgs),
     /// Serve a store over HTTP; makes it on the first run
     Serve(serve::ServeArgs),
-    /// Create, list and show tenants
+    /// Create, list, show and close tenants
     Tenant(tenant::TenantArgs),
     /// Create, list and revoke keys of a tenant
     Key(key::KeyArgs),
@@ -51,6 +51,12 @@ pub(super) enum Command {
     Verify(verify::VerifyArgs),
     /// Show or change what a tenant's log keeps how long
     Retention(retention::RetentionArgs),
+    /// Place, list and release legal holds: what is held stays
+    Hold(Box<hold::HoldArgs>),
+    /// Erase what was recorded about a person
+    Erase(erase::EraseArgs),
+    /// Approve what another key asked for
+    Approve(approve::ApproveArgs),
     /// Let bodies go whose time is up (server stopped)
     Compact(compact::CompactArgs),
     /// Replace the signing key of logs (server stopped)
@@ -78,6 +84,67 @@ pub(super) struct TenantArg {
     /// Tenant whose log is meant
     #[arg(long, value_name = "T")]
     pub(super) tenant: String,
+}
+
+/// Which events, as flags with the names of the query parameters.
+#[derive(Args, Default)]
+pub(super) struct FilterArgs {
+    /// Id of who acted
+    #[arg(long)]
+    actor: Option<String>,
+    /// Action; `authn.*` takes all that start so
+    #[arg(long)]
+    action: Option<String>,
+    /// Id of what was acted upon
+    #[arg(long)]
+    target: Option<String>,
+    /// success, failure, denied or unknown
+    #[arg(long)]
+    outcome: Option<String>,
+    /// Address as the producer sent it
+    #[arg(long)]
+    ip: Option<String>,
+    /// Request id as the producer sent it
+    #[arg(long, alias = "request_id")]
+    request_id: Option<String>,
+    /// Id of the event
+    #[arg(long)]
+    id: Option<String>,
+    /// Retention class
+    #[arg(long)]
+    class: Option<String>,
+    /// Recorded at or after this time, RFC 3339
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Recorded before this time, RFC 3339
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Said to have occurred at or after this time
+    #[arg(long, alias = "occurred_since", value_name = "TIME")]
+    occurred_since: Option<String>,
+    /// Said to have occurred before this time
+    #[arg(long, alias = "occurred_until", value_name = "TIME")]
+    occurred_until: Option<String>,
+}
+
+impl FilterArgs {
+    /// Each filter under the name that the server knows.
+    pub(super) fn members(&self) -> [(&'static str, Option<&str>); 12] {
+        [
+            ("actor", self.actor.as_deref()),
+            ("action", self.action.as_deref()),
+            ("target", self.target.as_deref()),
+            ("outcome", self.outcome.as_deref()),
+            ("ip", self.ip.as_deref()),
+            ("request_id", self.request_id.as_deref()),
+            ("id", self.id.as_deref()),
+            ("class", self.class.as_deref()),
+            ("since", self.since.as_deref()),
+            ("until", self.until.as_deref()),
+            ("occurred_since", self.occurred_since.as_deref()),
+            ("occurred_until", self.occurred_until.as_deref()),
+        ]
+    }
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ pub(crate) fn hint(code: &str) -> &'static str {
     if is(ErrorCode::Unauthenticated) {
         "put a key that is neither revoked nor expired into VARVE_KEY, or name a file with --key-file"
     } else if is(ErrorCode::Forbidden) {
-        "use a key with the scope named above; `varve key create` makes one"
+        "use a key with the scope named above, or another one where that is asked; `varve key create` makes one"
     } else if is(ErrorCode::NotFound) {
         "check --tenant and the index or id; a key sees only its own tenant"
     } else if is(ErrorCode::BadRequest) {
@@ -79,6 +79,10 @@ pub(crate) fn hint(code: &str) -> &'static str {
         "an id is for one event for ever: give the new event an id of its own"
     } else if is(ErrorCode::AlreadyExists) {
         "choose another name"
+    } else if is(ErrorCode::Held) {
+        "`varve hold list` shows what is held and why; `varve hold release` asks for its end, by two keys"
+    } else if is(ErrorCode::Gone) {
+        "read it with `varve query`; for new events create another tenant"
     } else if is(ErrorCode::Busy) || is(ErrorCode::RateLimited) || is(ErrorCode::QueryTimeout) {
         "try again later; nothing was stored"
     } else if is(ErrorCode::OutcomeUnknown) {
@@ -172,6 +176,15 @@ impl Output {
         Progress { bar, shown: false }
     }
 
+    /// A line that says how something stands that goes on elsewhere; shown like [`Output::progress`].
+    pub(crate) fn waiting(&self) -> Progress {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}, {elapsed}") {
+            bar.set_style(style);
+        }
+        Progress { bar, shown: false }
+    }
+
     fn paint(&self, code: &str, text: &str) -> String {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
@@ -187,6 +200,17 @@ impl Progress {
     /// `count` more units are done.
     pub(crate) fn add(&mut self, count: u64) {
         self.bar.inc(count);
+        self.show();
+    }
+
+    /// How it stands.
+    pub(crate) fn stands(&mut self, text: &str) {
+        self.bar.set_message(text.to_owned());
+        self.show();
+        self.bar.tick();
+    }
+
+    fn show(&mut self) {
         if !self.shown && self.bar.elapsed() > QUIET {
             self.shown = true;
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
@@ -225,6 +249,8 @@ mod tests {
             ErrorCode::NotFound,
             ErrorCode::IdConflict,
             ErrorCode::AlreadyExists,
+            ErrorCode::Held,
+            ErrorCode::Gone,
             ErrorCode::RateLimited,
             ErrorCode::Busy,
             ErrorCode::OutcomeUnknown,

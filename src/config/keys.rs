@@ -65,7 +65,7 @@ const fn key(group: &'static str, name: &'static str, kind: Kind, about: &'stati
 
 /// All keys, in the order of help and docs.
 #[rustfmt::skip]
-pub static KEYS: [Key; 26] = [
+pub static KEYS: [Key; 28] = [
     key(STORE, "data", Kind::Path(Some("./varve-data")),
         "Directory of the store; made on the first run"),
     key(STORE, "must_exist", Kind::Switch,
@@ -91,6 +91,11 @@ pub static KEYS: [Key; 26] = [
     // A layer of a gigabyte takes twelve hours at the lower bound.
     key(STORE, "compaction_bytes_per_second", number("bytes per second", 64 * 1024, GIB, 32 * MIB),
         "What a compaction reads and writes in a second"),
+    key(STORE, "erasure_needs_approval", Kind::Switch,
+        "The erasure of a person needs two keys"),
+    // 3,650 are ten years: what is kept longer is an archive.
+    key(STORE, "backup_days", number("days", 1, 3650, 30),
+        "Time that backups are kept: an erasure says until when they hold what it took"),
 
     key(LISTENING, "listen", Kind::Address(Some("127.0.0.1:8117")),
         "Address and port to listen on; port 0 takes a free one"),

@@ -86,6 +86,10 @@ pub struct Config {
     pub compaction_hours: u64,
     /// What a compaction reads and writes in a second, bytes.
     pub compaction_bytes_per_second: u64,
+    /// The erasure of a person needs two keys.
+    pub erasure_needs_approval: bool,
+    /// Days that backups are kept.
+    pub backup_days: u16,
     /// Where clients connect.
     pub listen: SocketAddr,
     /// Another address than loopback may go without TLS.
@@ -138,6 +142,8 @@ impl Config {
                 .unwrap_or(u16::MAX),
             compaction_hours: settings.number("compaction_hours"),
             compaction_bytes_per_second: settings.number("compaction_bytes_per_second"),
+            erasure_needs_approval: settings.switch("erasure_needs_approval"),
+            backup_days: u16::try_from(settings.number("backup_days")).unwrap_or(u16::MAX),
             listen: settings.address("listen").unwrap_or(([127, 0, 0, 1], 0).into()),
             insecure: settings.switch("insecure"),
             metrics_listen: settings.address("metrics_listen"),

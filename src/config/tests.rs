@@ -327,7 +327,16 @@ fn what_is_printed_says_the_same_when_it_is_read() {
 
 #[test]
 fn every_key_says_its_unit_and_what_it_is_for() {
-    let units = ["_seconds", "_hours", "_months", "_bytes", "_bytes_per_second", "_connections", "_requests"];
+    let units = [
+        "_seconds",
+        "_hours",
+        "_days",
+        "_months",
+        "_bytes",
+        "_bytes_per_second",
+        "_connections",
+        "_requests",
+    ];
     let units = units.into_iter().chain(["_calls", "_events", "_events_per_second"]);
     for (at, key) in KEYS.iter().enumerate() {
         if let Kind::Number { unit, .. } = key.kind {

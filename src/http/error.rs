@@ -110,7 +110,7 @@ fn title(code: ErrorCode) -> &'static str {
         ErrorCode::IdConflict => "The id is taken by another event",
         ErrorCode::Held => "A legal hold covers it",
         ErrorCode::AlreadyExists => "The name is taken",
-        ErrorCode::Gone => "It has left by policy",
+        ErrorCode::Gone => "It has left, or takes no more",
         ErrorCode::RateLimited => "Too many requests of this key",
         ErrorCode::Busy => "Busy, nothing was stored",
         ErrorCode::OutcomeUnknown => "Outcome unknown, repeat with the same id",

@@ -161,6 +161,7 @@ pub struct HoldView {
     pub gone: u64,
     /// The first 1,000 of these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
     pub gone_indexes: Vec<u64>,
 }
 
@@ -211,6 +212,7 @@ pub struct ErasureView {
     pub held: u64,
     /// The first 1,000 of these; said when it is asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
     pub held_indexes: Vec<u64>,
     /// Until when backups made before it was done still hold what it took, by the days that the operator says they are kept.
     /// Counted from now while it is not done.

@@ -201,6 +201,41 @@ fn what_is_taken_already() {
 }
 
 #[test]
+fn what_is_held() {
+    let server = Server::start();
+    let key = server.key(&["ingest", "hold", "erase"]);
+    let event = r#"{"action":"a.b","outcome":"success","actor":{"type":"user","id":"u-17"}}"#;
+    assert_eq!(server.post(EVENTS, &key, event).status, 201);
+    let hold = r#"{"reason":"a case","filter":{"actor":"u-17"}}"#;
+    let placed = server.post("/v1/tenants/acme/holds", &key, hold);
+    assert_eq!((placed.status, &placed.json()["members"]), (201, &json!(1)), "{}", placed.body);
+    let before = size(&server);
+    let erasure = r#"{"subject":{"type":"user","id":"u-17"},"basis":"GDPR Art. 17"}"#;
+    let answer = server.post("/v1/tenants/acme/erasures", &key, erasure);
+    assert!(!answer.body.contains("u-17"), "{}", answer.body);
+    refused(&server, before, &answer, 409, "held", None);
+}
+
+#[test]
+fn what_was_closed() {
+    let server = Server::start();
+    let (admin, other) = (server.key(&["admin", "read", "ingest"]), server.key(&["admin"]));
+    let gateway = server.key_of("_system", &["ingest"]);
+    let close = "/v1/tenants/acme/close";
+    let wrong = server.post(close, &admin, r#"{"size":7}"#);
+    refused(&server, 1, &wrong, 400, "bad_request", Some("/size"));
+    let asked = server.post(close, &admin, r#"{"size":1}"#);
+    assert_eq!(asked.status, 202, "{}", asked.body);
+    let approval = format!("/v1/approvals/{}", asked.json()["approval"]["id"].as_str().unwrap());
+    assert_eq!(server.post(&approval, &other, "").status, 200);
+    let before = size(&server);
+    refused(&server, before, &server.post(EVENTS, &admin, EVENT), 410, "gone", None);
+    refused(&server, before, &server.post(EVENTS, &gateway, EVENT), 410, "gone", None);
+    refused(&server, before, &server.post(close, &admin, r#"{"size":3}"#), 410, "gone", None);
+    assert_eq!(server.get(EVENTS, &admin).status, 200, "reading goes on");
+}
+
+#[test]
 fn no_room_now() {
     let options = OpenOptions { max_queued_events: 10, ..OpenOptions::default() };
     let server = Server::with(&options, HttpLimits::default());

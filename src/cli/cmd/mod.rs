@@ -1,8 +1,11 @@
 //! The commands, one a file: arguments, what it does, what it prints.
 
 pub(super) mod append;
+pub(super) mod approve;
 pub(super) mod checkpoint;
 pub(super) mod compact;
+pub(super) mod erase;
+pub(super) mod hold;
 pub(super) mod import;
 pub(super) mod init;
 pub(super) mod key;

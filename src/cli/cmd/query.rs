@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::args::{ServerArgs, TenantArg};
+use super::super::args::{FilterArgs, ServerArgs, TenantArg};
 use super::super::client::{Ask, Client, segment};
 use super::super::output::{Exit, Failure, Output, counted, printable};
 
@@ -14,7 +14,7 @@ pub(in crate::cli) struct QueryArgs {
     tenant: TenantArg,
 
     #[command(flatten)]
-    filter: Filter,
+    filter: FilterArgs,
 
     /// Newest or oldest first
     #[arg(long, value_enum)]
@@ -38,46 +38,6 @@ pub(in crate::cli) struct QueryArgs {
 
     #[command(flatten)]
     server: ServerArgs,
-}
-
-#[derive(Args, Default)]
-struct Filter {
-    /// Id of who acted
-    #[arg(long)]
-    actor: Option<String>,
-    /// Action; `authn.*` takes all that start so
-    #[arg(long)]
-    action: Option<String>,
-    /// Id of what was acted upon
-    #[arg(long)]
-    target: Option<String>,
-    /// success, failure, denied or unknown
-    #[arg(long)]
-    outcome: Option<String>,
-    /// Address as the producer sent it
-    #[arg(long)]
-    ip: Option<String>,
-    /// Request id as the producer sent it
-    #[arg(long, alias = "request_id")]
-    request_id: Option<String>,
-    /// Id of the event
-    #[arg(long)]
-    id: Option<String>,
-    /// Retention class
-    #[arg(long)]
-    class: Option<String>,
-    /// Recorded at or after this time, RFC 3339
-    #[arg(long, value_name = "TIME")]
-    since: Option<String>,
-    /// Recorded before this time, RFC 3339
-    #[arg(long, value_name = "TIME")]
-    until: Option<String>,
-    /// Said to have occurred at or after this time
-    #[arg(long, alias = "occurred_since", value_name = "TIME")]
-    occurred_since: Option<String>,
-    /// Said to have occurred before this time
-    #[arg(long, alias = "occurred_until", value_name = "TIME")]
-    occurred_until: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -130,42 +90,17 @@ pub(in crate::cli) fn run(args: &QueryArgs, output: &Output) -> Result<Exit, Fai
 }
 
 fn path(args: &QueryArgs, cursor: Option<&str>) -> String {
-    let Filter {
-        actor,
-        action,
-        target,
-        outcome,
-        ip,
-        request_id,
-        id,
-        class,
-        since,
-        until,
-        occurred_since,
-        occurred_until,
-    } = &args.filter;
     let order = args.order.map(|order| if order == Order::Asc { "asc" } else { "desc" }.to_owned());
     let limit = args.limit.or(args.all.then_some(1000)).map(|limit| limit.to_string());
-    let parameters = [
-        ("actor", actor.as_deref()),
-        ("action", action.as_deref()),
-        ("target", target.as_deref()),
-        ("outcome", outcome.as_deref()),
-        ("ip", ip.as_deref()),
-        ("request_id", request_id.as_deref()),
-        ("id", id.as_deref()),
-        ("class", class.as_deref()),
-        ("since", since.as_deref()),
-        ("until", until.as_deref()),
-        ("occurred_since", occurred_since.as_deref()),
-        ("occurred_until", occurred_until.as_deref()),
+    let paging = [
         ("order", order.as_deref()),
         ("limit", limit.as_deref()),
         ("cursor", cursor),
         ("verifiable", args.verifiable.then_some("true")),
     ];
+    let parameters = args.filter.members().into_iter().chain(paging);
     let mut path = format!("/v1/tenants/{}/events", segment(&args.tenant.tenant));
-    let given = parameters.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)));
+    let given = parameters.filter_map(|(name, value)| value.map(|value| (name, value)));
     for (nth, (name, value)) in given.enumerate() {
         path.push(if nth == 0 { '?' } else { '&' });
         path.push_str(&format!("{name}={}", segment(value)));

@@ -129,6 +129,8 @@ fn options(config: &Config, confirm_clock: bool) -> OpenOptions {
         retention_floor_months: config.retention_floor_months,
         compaction_hours: config.compaction_hours,
         compaction_bytes_per_second: config.compaction_bytes_per_second,
+        erasure_needs_approval: config.erasure_needs_approval,
+        backup_days: config.backup_days,
         ..OpenOptions::default()
     }
 }

@@ -1,4 +1,4 @@
-//! `varve tenant create|list|show`
+//! `varve tenant create|list|show|close`
 
 use clap::{Args, Subcommand};
 use serde::Deserialize;
@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::super::args::ServerArgs;
 use super::super::client::{Ask, Client, Repeat, segment};
 use super::super::output::{Exit, Failure, Output, counted, printable};
+use super::approve;
 
 #[derive(Args)]
 pub(in crate::cli) struct TenantArgs {
@@ -23,6 +24,8 @@ enum TenantCommand {
     List(Listed),
     /// Show a tenant: origin, public key, size, newest link
     Show(Named),
+    /// Ask for the end of a tenant's log; another key must approve it
+    Close(Closing),
 }
 
 #[derive(Args)]
@@ -37,6 +40,20 @@ struct Named {
 
 #[derive(Args)]
 struct Listed {
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Args)]
+struct Closing {
+    /// Name of the tenant
+    #[arg(value_name = "TENANT")]
+    tenant: String,
+
+    /// Size of the log when it was taken away whole, as `varve tenant show` says it; it must still be so much
+    #[arg(long, value_name = "N")]
+    size: u64,
+
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -59,6 +76,7 @@ pub(in crate::cli) fn run(args: &TenantArgs, output: &Output) -> Result<Exit, Fa
         TenantCommand::Create(named) => create(named, output),
         TenantCommand::List(listed) => list(&listed.server, output),
         TenantCommand::Show(named) => show(named, output),
+        TenantCommand::Close(closing) => close(closing, output),
     }
 }
 
@@ -123,6 +141,16 @@ fn show(args: &Named, output: &Output) -> Result<Exit, Failure> {
         printable(&shown.root),
     ))?;
     Ok(Exit::Done)
+}
+
+fn close(args: &Closing, output: &Output) -> Result<Exit, Failure> {
+    let client = Client::new(&args.server, output)?;
+    let body = json!({"size": args.size}).to_string();
+    let path = format!("/v1/tenants/{}/close", segment(&args.tenant));
+    let ask = Ask { method: "POST", path, body: Some(body.as_bytes()), repeat: Repeat::Never };
+    let raw: Box<RawValue> = client.ask_json(&ask)?;
+    let about = "the log is open until then; if anything is written to it meanwhile, ask again";
+    approve::waits(&raw, about, "admin", output)
 }
 
 fn view(raw: &RawValue) -> Result<TenantView, Failure> {

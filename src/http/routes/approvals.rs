@@ -10,8 +10,7 @@ use super::super::auth::Caller;
 use super::super::error::Answer;
 use super::super::extract::{At, Id};
 use super::super::openapi::{BARE, Content, Operation, of};
-use super::keys::WRITES;
-use crate::service::ApprovalView;
+use crate::service::{ApprovalView, ErrorCode};
 
 /// An act that waits, or has waited, for a second key.
 #[derive(Serialize, JsonSchema)]
@@ -23,7 +22,7 @@ pub(crate) const APPROVE: Operation = Operation {
     id: "approve",
     summary: "Approves an act that another key asked for, and does it; the key needs the scope of the act.",
     answers: &[(200, "It is done, or on its way.", Content::Json(of::<Asking>))],
-    refusals: WRITES,
+    refusals: &[ErrorCode::Gone, ErrorCode::OutcomeUnknown, ErrorCode::ReadOnly, ErrorCode::StorageFull],
     ..BARE
 };
 

@@ -61,6 +61,7 @@ const APPENDS: Operation = Operation {
         ErrorCode::InvalidEvent,
         ErrorCode::NotFound,
         ErrorCode::IdConflict,
+        ErrorCode::Gone,
         ErrorCode::RateLimited,
         ErrorCode::OutcomeUnknown,
         ErrorCode::ReadOnly,

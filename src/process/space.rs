@@ -7,7 +7,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -21,39 +21,63 @@ pub const READING_AGE: Duration = Duration::from_millis(100);
 /// one generation at 1.7 × = 435 MiB; 100 MB for the age of a reading. Together 967 MiB and some.
 pub const LOW_WATER_FLOOR_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// The low-water mark: [`LOW_WATER_FLOOR_BYTES`] and twice the largest layer on disk.
+/// Room that the rewrite of a layer takes: twice what the layer has on disk.
 ///
 /// Compaction writes a new generation before the old one goes. The new one holds at most the same live
 /// data, and a sled file settles at 1.3 to 1.7 times its live data: 2 is the next whole number.
-pub fn low_water_bytes(largest_layer_bytes: u64) -> u64 {
-    LOW_WATER_FLOOR_BYTES.saturating_add(largest_layer_bytes.saturating_mul(2))
+pub fn rewrite_bytes(layer_bytes: u64) -> u64 {
+    layer_bytes.saturating_mul(2)
 }
 
-/// The free space of one file system, read at most every [`READING_AGE`].
+/// The free space of one file system, read at most every [`READING_AGE`], against two marks: the floor, below which
+/// nothing is rewritten, and the low-water mark above it, below which no new event is taken. Between them is room to
+/// rewrite the largest layer. Who rewrites uses that room up, so for as long as that lasts the floor is the only mark.
 pub struct FreeSpace {
     dir: PathBuf,
-    low_water_bytes: AtomicU64,
+    floor_bytes: AtomicU64,
+    rewrite_bytes: AtomicU64,
+    is_rewriting: AtomicBool,
     reading: Mutex<Option<(Instant, u64)>>,
 }
 
 impl FreeSpace {
-    /// Watches the file system that holds `dir`, with the mark of an instance without layers.
+    /// Watches the file system that holds `dir`, with the marks of an instance without layers.
     pub fn new(dir: impl Into<PathBuf>) -> FreeSpace {
         FreeSpace {
             dir: dir.into(),
-            low_water_bytes: AtomicU64::new(low_water_bytes(0)),
+            floor_bytes: AtomicU64::new(LOW_WATER_FLOOR_BYTES),
+            rewrite_bytes: AtomicU64::new(0),
+            is_rewriting: AtomicBool::new(false),
             reading: Mutex::new(None),
         }
     }
 
-    /// Sets the mark; see [`low_water_bytes`].
-    pub fn set_low_water_bytes(&self, bytes: u64) {
-        self.low_water_bytes.store(bytes, Ordering::Relaxed);
+    /// Sets the floor.
+    pub fn set_floor_bytes(&self, bytes: u64) {
+        self.floor_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// The mark; see [`low_water_bytes`].
+    /// The floor.
+    pub fn floor_bytes(&self) -> u64 {
+        self.floor_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Keeps room to rewrite a layer of that many bytes, see [`rewrite_bytes`].
+    pub fn set_largest_layer(&self, bytes: u64) {
+        self.rewrite_bytes.store(rewrite_bytes(bytes), Ordering::Relaxed);
+    }
+
+    /// Begins to use up the room for a rewrite, until the answer is dropped. One at a time.
+    pub fn rewriting(&self) -> Rewriting<'_> {
+        self.is_rewriting.store(true, Ordering::Relaxed);
+        Rewriting(self)
+    }
+
+    /// The low-water mark.
     pub fn low_water_bytes(&self) -> u64 {
-        self.low_water_bytes.load(Ordering::Relaxed)
+        let rewrite = self.rewrite_bytes.load(Ordering::Relaxed);
+        let kept = if self.is_rewriting.load(Ordering::Relaxed) { 0 } else { rewrite };
+        self.floor_bytes().saturating_add(kept)
     }
 
     /// Bytes an ordinary process may still write; up to [`READING_AGE`] old.
@@ -80,6 +104,23 @@ impl FreeSpace {
     pub fn is_low(&self) -> io::Result<bool> {
         Ok(self.free_bytes()? < self.low_water_bytes())
     }
+
+    /// Whether even a rewrite must leave off.
+    ///
+    /// # Errors
+    /// As [`FreeSpace::free_bytes`].
+    pub fn is_below_floor(&self) -> io::Result<bool> {
+        Ok(self.free_bytes()? < self.floor_bytes())
+    }
+}
+
+/// A rewrite that uses up the room that is kept for it.
+pub struct Rewriting<'a>(&'a FreeSpace);
+
+impl Drop for Rewriting<'_> {
+    fn drop(&mut self) {
+        self.0.is_rewriting.store(false, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]
@@ -91,9 +132,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let space = FreeSpace::new(dir.path());
         assert!(space.free_bytes().unwrap() > 0);
-        space.set_low_water_bytes(0);
+        space.set_floor_bytes(0);
         assert!(!space.is_low().unwrap());
-        space.set_low_water_bytes(u64::MAX);
+        space.set_floor_bytes(u64::MAX);
         assert!(space.is_low().unwrap());
     }
 
@@ -114,9 +155,18 @@ mod tests {
     }
 
     #[test]
-    fn the_mark_leaves_room_for_a_rewrite_of_the_largest_layer() {
-        assert_eq!(low_water_bytes(0), LOW_WATER_FLOOR_BYTES);
-        assert_eq!(low_water_bytes(10), LOW_WATER_FLOOR_BYTES + 20);
-        assert_eq!(low_water_bytes(u64::MAX), u64::MAX);
+    fn the_mark_leaves_room_for_a_rewrite_of_the_largest_layer_until_it_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = FreeSpace::new(dir.path());
+        assert_eq!(space.low_water_bytes(), LOW_WATER_FLOOR_BYTES);
+        space.set_largest_layer(10);
+        assert_eq!(space.low_water_bytes(), LOW_WATER_FLOOR_BYTES + 20);
+        let rewriting = space.rewriting();
+        assert_eq!(space.low_water_bytes(), LOW_WATER_FLOOR_BYTES);
+        drop(rewriting);
+        space.set_largest_layer(u64::MAX);
+        assert!(space.is_low().unwrap());
+        space.set_floor_bytes(0);
+        assert!(space.is_low().unwrap() && !space.is_below_floor().unwrap());
     }
 }

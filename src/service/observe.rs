@@ -145,10 +145,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let service = opened(&dir.path().join("store"));
         assert_eq!(code(&service), None);
-        service.0.space.set_low_water_bytes(u64::MAX);
+        service.0.space.set_floor_bytes(u64::MAX);
         assert_eq!(code(&service), Some(ErrorCode::StorageFull));
         assert!(service.ready().unwrap_err().retry_after.is_some());
-        service.0.space.set_low_water_bytes(0);
+        service.0.space.set_floor_bytes(0);
         assert_eq!(code(&service), None);
         service.begin_stop();
         assert_eq!(code(&service), Some(ErrorCode::ReadOnly));

@@ -44,7 +44,7 @@ pub struct OpenOptions {
     pub confirm_clock: bool,
     /// Seconds between heartbeats; 0 is none.
     pub heartbeat_seconds: u64,
-    /// Free space below which appends are refused.
+    /// Free space below which nothing is rewritten; appends are refused below it and room to rewrite the largest layer.
     pub low_water_bytes: u64,
     /// How long one query may work.
     pub query_time: Duration,
@@ -216,7 +216,7 @@ impl Service {
         .map_err(refused)?;
         pipeline.queue.set_room(options.max_queued_events, options.max_queued_bytes);
         let space = FreeSpace::new(data);
-        space.set_low_water_bytes(options.low_water_bytes);
+        space.set_floor_bytes(options.low_water_bytes);
         let service = Service(Arc::new(Inner {
             space,
             query_time: options.query_time,
@@ -251,6 +251,7 @@ impl Service {
         let housekeeper = Housekeeper::start(&service, options.heartbeat_seconds, options.compaction_hours)
             .map_err(refused)?;
         *service.0.housekeeper.lock() = Some(housekeeper);
+        service.keep_room();
         Ok(service)
     }
 

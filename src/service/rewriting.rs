@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::append::internal;
 use super::{Error, ErrorCode, Service};
+use crate::process::space::rewrite_bytes;
 use crate::store::layer_id::LayerId;
 use crate::store::layers::{LayerError, Layers};
 use crate::store::rewrite::{ChangeRecord, RewriteError, Rewritten, rewrite};
@@ -55,6 +56,7 @@ impl Service {
         let _one = self.0.compactions.rewriting.lock();
         let bytes_before = layers.disk_bytes(layer).map_err(|error| internal(&error))?;
         self.demand_room(bytes_before)?;
+        let _room = self.0.space.rewriting();
         let sealed = layers.dirs().into_iter().find(|(id, _)| *id == layer);
         let sealed = sealed.and_then(|(_, dir)| Seal::read(&dir).transpose()).transpose();
         let sealed = sealed.map_err(|error| internal(&error))?.ok_or_else(|| {
@@ -64,10 +66,19 @@ impl Service {
         let from = layers.get(layer).map_err(|error| internal(&error))?;
         let (generation, dir, into) = layers.begin_next(layer).map_err(|error| internal(&error))?;
         let unfinished = Unfinished { layers, layer, dir: &dir };
-        let rewritten = rewrite(store, &from, &sealed, &into, &dir, change, step);
+        let mut is_full = false;
+        let mut watched = |bytes| {
+            // A reading that fails says nothing about room; the write itself will.
+            is_full = is_full || self.0.space.is_below_floor().unwrap_or(false);
+            step(bytes) && !is_full
+        };
+        let rewritten = rewrite(store, &from, &sealed, &into, &dir, change, &mut watched);
         // Closed before it is given up or gone over to.
         drop((from, into));
-        let rewritten = rewritten.map_err(|error| failed(&error))?;
+        let rewritten = rewritten.map_err(|error| match error {
+            RewriteError::Stopped if is_full => self.out_of_room(layer),
+            error => failed(&error),
+        })?;
 
         let gate = self.0.retention.gate.lock();
         let Some(agreed) = agree()? else { return Ok(None) };
@@ -82,14 +93,32 @@ impl Service {
         drop(gate);
         layers.sweep();
         let bytes_after = layers.disk_bytes(layer).map_err(|error| internal(&error))?;
+        self.keep_room();
         Ok(Some(Replaced { agreed, rewritten, bytes: (bytes_before, bytes_after) }))
+    }
+
+    /// Keeps as much of the disk free as a rewrite of the largest layer takes. The newest layer counts too: it will be
+    /// rewritten in its turn.
+    pub(super) fn keep_room(&self) {
+        let layers = &self.0.store.layers;
+        // A layer that cannot be measured is one that just went over to another generation; it is measured next time.
+        let bytes = layers.list().into_iter().filter_map(|layer| layers.disk_bytes(layer).ok());
+        self.0.space.set_largest_layer(bytes.max().unwrap_or(0));
+    }
+
+    fn out_of_room(&self, layer: LayerId) -> Error {
+        let detail = format!(
+            "fewer than {} bytes are free while layer {layer} is rewritten beside itself; what was written of it is removed,              the layer is unchanged. Free space or extend the disk.",
+            self.0.space.floor_bytes()
+        );
+        Error::new(ErrorCode::StorageFull, detail)
     }
 
     /// The new generation is written beside the old one: while it is written it takes up to 1.7 times what it holds, and
     /// those who append are not to feel it.
     fn demand_room(&self, bytes: u64) -> Result<(), Error> {
         let free = self.0.space.free_bytes().map_err(|error| internal(&error))?;
-        let needed = bytes.saturating_mul(2).saturating_add(self.0.space.low_water_bytes());
+        let needed = rewrite_bytes(bytes).saturating_add(self.0.space.floor_bytes());
         if free >= needed {
             return Ok(());
         }

@@ -236,6 +236,29 @@ pub fn decode_some(bytes: &[u8], wanted: &[u16]) -> Result<Page, PageError> {
     Ok(Page { previous: packed.previous, records })
 }
 
+/// The records of a page with the bytes of each body. The bodies themselves are rebuilt where `wanted` says so of the
+/// record without one, and are empty otherwise: no commitment is computed for those.
+pub fn outline(bytes: &[u8], wanted: &dyn Fn(&Record) -> bool) -> Result<Vec<(Record, usize)>, PageError> {
+    let packed = Packed::open(checked(bytes)?)?;
+    let mut room = Vec::new();
+    let (mut fixed, mut random, mut text) =
+        (Reader::new(packed.fixed), Reader::new(packed.random), Reader::new(packed.text(&mut room)?));
+    let mut records = Vec::with_capacity(usize::from(packed.header.count));
+    let mut recorded_at = 0;
+    let mut computed = Commitments::default();
+    for _ in 0..packed.header.count {
+        let mut record = decode_fixed(&mut text, &mut fixed, &mut recorded_at)?;
+        let body_bytes = if wanted(&record) {
+            record.body = decode_body(&mut text, &mut random, &mut computed)?;
+            record.body.len()
+        } else {
+            skip_body(&mut text, &mut random)?
+        };
+        records.push((record, body_bytes));
+    }
+    Ok(records)
+}
+
 /// What the checksum covers, when it holds.
 fn checked(bytes: &[u8]) -> Result<&[u8], PageError> {
     let (covered, check) = bytes.split_last_chunk::<4>().ok_or(PageError::Malformed("length"))?;
@@ -451,29 +474,31 @@ fn decode_body(
     Ok(body)
 }
 
-/// Goes past a body without building it.
-fn skip_body(text: &mut Reader<'_>, random: &mut Reader<'_>) -> Result<(), PageError> {
+/// Goes past a body without building it. Answers how many bytes it would have.
+fn skip_body(text: &mut Reader<'_>, random: &mut Reader<'_>) -> Result<usize, PageError> {
     let kind = text.u8()?;
     match kind {
-        BODY_ABSENT => return Ok(()),
-        BODY_VERBATIM => return Ok(text.bytes32().map(drop)?),
+        BODY_ABSENT => return Ok(0),
+        BODY_VERBATIM => return Ok(text.bytes32()?.len()),
         BODY_CUT | BODY_DERIVED => {}
         _ => return Err(PageError::Malformed("body kind")),
     }
     random.take(16)?;
-    text.bytes32()?;
+    let cut = text.bytes32()?;
     let disclosure_count = usize::from(text.u8()?);
+    let mut commitments = disclosure_count;
     if kind == BODY_CUT {
-        let kept = random.u8()?;
-        random.take(usize::from(kept) * 32)?;
+        commitments = usize::from(random.u8()?);
+        random.take(commitments * 32)?;
     }
     random.take(disclosure_count * 16)?;
+    // Salt and two counts, then of each disclosure its two lengths and its salt.
+    let mut bytes = 16 + 4 + 1 + cut.len() + commitments * SEAL_CHARS + disclosure_count * (1 + 4 + 16);
     for _ in 0..disclosure_count {
         let path_len = text.u8()?;
-        text.take(usize::from(path_len))?;
-        text.bytes32()?;
+        bytes += text.take(usize::from(path_len))?.len() + text.bytes32()?.len();
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// Puts the commitments back where they were cut out.
@@ -585,6 +610,19 @@ mod tests {
     }
 
     #[test]
+    fn an_outline_has_the_length_of_each_body_and_those_that_are_wanted() {
+        let records = records();
+        let outline =
+            outline(&encode(&Hash([9; 32]), &records), &|record| record.event.0[0] % 2 == 0).unwrap();
+        for (place, ((found, bytes), whole)) in outline.iter().zip(&records).enumerate() {
+            assert_eq!(*bytes, whole.body.len());
+            let body = if place % 2 == 0 { whole.body.clone() } else { Vec::new() };
+            assert!(*found == Record { body, ..whole.clone() });
+        }
+        assert_eq!(outline.len(), records.len());
+    }
+
+    #[test]
     fn a_changed_bit_is_noticed_by_every_way_to_read() {
         let mut bytes = encode(&Hash([9; 32]), &records());
         for bit in 0..bytes.len() * 8 {
@@ -593,6 +631,7 @@ mod tests {
                 decode(&bytes).is_err()
                     && decode_some(&bytes, &[0]).is_err()
                     && checked_header(&bytes).is_err()
+                    && outline(&bytes, &|_| false).is_err()
             );
             bytes[bit / 8] ^= 1 << (bit % 8);
         }

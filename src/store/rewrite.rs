@@ -14,16 +14,24 @@ use std::sync::Arc;
 use super::backend::{KvError, MAX_VALUE_BYTES};
 use super::layer::{Layer, MAX_INDEX};
 use super::layer_id::LayerId;
-use super::log::{Log, Sequenced};
-use super::page::{self, MAX_PAGE_RECORDS};
-use super::read::{ReadError, Store, chain_page, damage, index_keys};
+use super::log::Log;
+use super::page::{self, Commitments, MAX_PAGE_RECORDS};
+use super::read::{ReadError, Store, damage, index_keys};
 use super::record::Record;
 use super::seal::{Seal, SealError};
 use super::terms::{BlockHeader, LEVEL_ENTRIES, Postings};
+use crate::tlog::chain::{self, FLAG_OWN};
 use crate::tlog::hash::Hash;
 
 /// Bytes of records that make a page, unless they pack better than a page of theirs before.
 const FIRST_GUESS_BYTES: usize = MAX_VALUE_BYTES;
+
+/// A page of which nothing leaves is taken over as it is when it has at least half of what a page may have, and so has
+/// what waits before it: pages do not become small by being taken over.
+const MIN_KEPT_BYTES: usize = MAX_VALUE_BYTES / 2;
+
+/// Bytes of records that are hashed at once: long inputs take a fraction of the time of short ones.
+const HASHED_BYTES: usize = 64 << 10;
 
 /// Most of the same. With one record more, of 70 KiB encoded, this stays under half of what a page's text may have,
 /// however well the records pack.
@@ -38,6 +46,17 @@ pub enum Change {
     DropBody,
     /// This is its body: the same with fewer disclosures.
     Body(Vec<u8>),
+}
+
+impl Change {
+    /// The body that takes the place of the one there is.
+    fn into_body(self) -> Option<Vec<u8>> {
+        match self {
+            Change::Keep => None,
+            Change::DropBody => Some(Vec::new()),
+            Change::Body(body) => Some(body),
+        }
+    }
 }
 
 /// Says what becomes of a record that has a body: number of the log, index, record.
@@ -84,6 +103,16 @@ pub enum RewriteError {
         /// Directory of the new generation.
         path: PathBuf,
     },
+    /// A page does not unpack to the records that were packed.
+    #[error(
+        "log {log}, index {index}: a page does not unpack to what was packed, which is a defect; nothing was changed"
+    )]
+    Packing {
+        /// Log number.
+        log: u32,
+        /// Index of its first record.
+        index: u64,
+    },
     /// `step` said to leave off.
     #[error("the rewrite was stopped; nothing was changed")]
     Stopped,
@@ -103,43 +132,41 @@ pub fn rewrite(
     let mut carries = Vec::new();
     from.carries(&mut |log, value| carries.push((log, value.to_vec())))?;
     let mut done = Rewritten::default();
-    let mut before = blake3::Hasher::new();
-    let mut as_read = Content::default();
+    let (mut as_read, mut as_written) = (Content::default(), Content::default());
+    let mut written = blake3::Hasher::new();
     let mut parts = parts(store, from.id);
     for (number, carry) in carries {
         into.put_carry(number, &carry)?;
         let mut tiles = Vec::new();
         from.tiles(number, &mut |tile, root| tiles.push((tile, root)))?;
         tiles.iter().try_for_each(|(tile, root)| into.put_tile(number, *tile, root))?;
-        let mut copy = Copy::of(store, into, number)?;
+        let mut copy = Copy::of(store, into, number, &mut written)?;
         let mut part = None;
-        each_page(store, from, number, &mut |records, bytes| {
-            for record in records {
-                as_read.add(number, record);
-                part = Some((part.map_or(record.index, |(first, _)| first), record.index + 1));
-                let mut record = record.clone();
+        each_page(store, from, number, &mut |first, bytes, placed| {
+            let mut is_changed = false;
+            for Placed { index, record, .. } in placed.iter_mut() {
+                as_read.add(number, *index, record);
+                part = Some((part.map_or(*index, |(first, _)| first), *index + 1));
                 done.records += 1;
-                let changed = match record.record.body.as_slice() {
-                    [] => Change::Keep,
-                    _ => change(number, record.index, &record.record),
-                };
-                let body = match changed {
-                    Change::Keep => None,
-                    Change::DropBody => Some(Vec::new()),
-                    Change::Body(body) => Some(body),
+                let body = match record.body.as_slice() {
+                    [] => None,
+                    _ => change(number, *index, record).into_body(),
                 };
                 if let Some(body) = body {
+                    is_changed = true;
                     done.changed += 1;
-                    done.left_bytes += record.record.body.len().saturating_sub(body.len()) as u64;
-                    Arc::make_mut(&mut record).record.body = body;
+                    done.left_bytes += record.body.len().saturating_sub(body.len()) as u64;
+                    record.body = body;
                 }
-                add(&mut before, number, &record);
-                copy.push(record)?;
+                as_written.add(number, *index, record);
             }
-            if step(bytes) { Ok(()) } else { Err(RewriteError::Stopped) }
+            let packed = (!is_changed && bytes.len() >= MIN_KEPT_BYTES).then_some((first, bytes));
+            copy.take(placed, packed)?;
+            if step(bytes.len()) { Ok(()) } else { Err(RewriteError::Stopped) }
         })?;
         copy.finish()?;
         as_read.logs += u64::from(part.is_some());
+        as_written.logs = as_read.logs;
         if parts.remove(&number) != part {
             let what = format!("log {number} has another part of it than its head says");
             return Err(RewriteError::Damaged { layer: from.id, what });
@@ -154,47 +181,45 @@ pub fn rewrite(
         return Err(RewriteError::Damaged { layer: from.id, what });
     }
     into.kv().sync()?;
-    check(store, into, &before, done.records, dir, step)?.write(dir)?;
+    check(into, &written, dir, step)?;
+    as_written.seal(into.id).write(dir)?;
     Ok(done)
 }
 
-/// Reads the new generation back, compares it with what was to be written, and makes its seal.
+/// Reads the pages of the new generation back and compares them with what was written. That each of these holds the
+/// records that it is to hold was looked at when it was packed.
 fn check(
-    store: &Store,
     into: &Layer,
-    before: &blake3::Hasher,
-    records: u64,
+    written: &blake3::Hasher,
     dir: &Path,
     step: &mut dyn FnMut(usize) -> bool,
-) -> Result<Seal, RewriteError> {
+) -> Result<(), RewriteError> {
     let mut numbers = Vec::new();
     into.carries(&mut |log, _| numbers.push(log))?;
-    let (mut after, mut content) = (blake3::Hasher::new(), Content::default());
+    let mut found = blake3::Hasher::new();
     for number in numbers {
-        let before = content.records;
-        each_page(store, into, number, &mut |records, bytes| {
-            for record in records {
-                add(&mut after, number, record);
-                content.add(number, record);
+        let mut next = into.first_page_from(number, 0)?;
+        while let Some(first) = next {
+            let Some(stored) = into.page_at(number, first)? else { break };
+            add(&mut found, number, first, &stored.bytes);
+            if !step(stored.bytes.len()) {
+                return Err(RewriteError::Stopped);
             }
-            if step(bytes) { Ok(()) } else { Err(RewriteError::Stopped) }
-        })?;
-        content.logs += u64::from(content.records > before);
+            next = if first < MAX_INDEX { into.first_page_from(number, first + 1)? } else { None };
+        }
     }
-    if content.records != records || after.finalize() != before.finalize() {
+    if found.finalize() != written.finalize() {
         return Err(RewriteError::Differs { path: dir.to_path_buf() });
     }
-    Ok(content.seal(into.id))
+    Ok(())
 }
 
-/// A record as it is to stand in the new generation: its link says all of the entry.
-fn add(hasher: &mut blake3::Hasher, log: u32, record: &Sequenced) {
+/// A page in its place.
+fn add(hasher: &mut blake3::Hasher, log: u32, first: u64, bytes: &[u8]) {
     hasher.update(&log.to_be_bytes());
-    hasher.update(&record.index.to_be_bytes());
-    hasher.update(record.link.as_bytes());
-    hasher.update(&record.record.signature.0);
-    hasher.update(&(record.record.body.len() as u64).to_be_bytes());
-    hasher.update(&record.record.body);
+    hasher.update(&first.to_be_bytes());
+    hasher.update(&(bytes.len() as u64).to_be_bytes());
+    hasher.update(bytes);
 }
 
 /// What a seal says, of the records as they are read.
@@ -207,16 +232,19 @@ struct Content {
 }
 
 impl Content {
-    fn add(&mut self, log: u32, record: &Sequenced) {
-        self.bytes.clear();
+    fn add(&mut self, log: u32, index: u64, record: &Record) {
         self.bytes.extend_from_slice(&log.to_be_bytes());
-        self.bytes.extend_from_slice(&record.index.to_be_bytes());
-        record.record.encode(&mut self.bytes);
-        self.hasher.update(&self.bytes);
+        self.bytes.extend_from_slice(&index.to_be_bytes());
+        record.encode(&mut self.bytes);
         self.records += 1;
+        if self.bytes.len() >= HASHED_BYTES {
+            self.hasher.update(&self.bytes);
+            self.bytes.clear();
+        }
     }
 
-    fn seal(&self, layer: LayerId) -> Seal {
+    fn seal(mut self, layer: LayerId) -> Seal {
+        self.hasher.update(&self.bytes);
         let content = Hash(*self.hasher.finalize().as_bytes());
         Seal { layer, logs: self.logs, records: self.records, content }
     }
@@ -233,10 +261,17 @@ fn parts(store: &Store, layer: LayerId) -> BTreeMap<u32, (u64, u64)> {
     store.logs().into_iter().filter_map(part).collect()
 }
 
-/// Takes the records of a page, and the bytes that it has in the layer.
-type VisitPage<'a> = dyn FnMut(&[Arc<Sequenced>], usize) -> Result<(), RewriteError> + 'a;
+/// A record and the link before it.
+struct Placed {
+    index: u64,
+    previous: Hash,
+    record: Record,
+}
 
-/// Visits the pages of a log in a layer, in order, with the bytes of each. They must follow one another.
+/// Takes a page: its first index, its bytes in the layer, its records.
+type VisitPage<'a> = dyn FnMut(u64, &[u8], &mut Vec<Placed>) -> Result<(), RewriteError> + 'a;
+
+/// Visits the pages of a log in a layer, in order. They must follow one another.
 fn each_page(
     store: &Store,
     layer: &Layer,
@@ -246,24 +281,34 @@ fn each_page(
     let Some(log) = store.log(number) else { return Ok(()) };
     let mut next = layer.first_page_from(number, 0)?;
     let mut expected: Option<(u64, Hash)> = None;
+    let mut computed = Commitments::default();
+    let mut placed = Vec::with_capacity(MAX_PAGE_RECORDS);
     while let Some(first) = next {
         let stored =
             layer.page_at(number, first)?.ok_or_else(|| damage(&log, first, "its page is missing"))?;
-        let records = chain_page(&log.identity, stored.first_index, &stored.bytes)
+        let page = page::decode_with(&stored.bytes, &mut computed)
             .map_err(|error| damage(&log, first, &error.to_string()))?;
-        let (Some(begin), Some(end)) = (records.first(), records.last()) else { break };
-        if expected.is_some_and(|expected| expected != (begin.index, begin.previous)) {
+        if expected.is_some_and(|expected| expected != (first, page.previous)) {
             return Err(damage(&log, first, "the layer's pages do not follow one another").into());
         }
-        expected = Some((end.index + 1, end.link));
-        visit(&records, stored.bytes.len())?;
-        next = if end.index < MAX_INDEX { layer.first_page_from(number, end.index + 1)? } else { None };
+        let mut previous = page.previous;
+        let mut end = first;
+        for record in page.records {
+            let link = chain::link(&record.entry(log.identity.log_id, end, previous));
+            placed.push(Placed { index: end, previous, record });
+            (previous, end) = (link, end + 1);
+        }
+        expected = Some((end, previous));
+        visit(first, &stored.bytes, &mut placed)?;
+        placed.clear();
+        next = if end <= MAX_INDEX { layer.first_page_from(number, end)? } else { None };
     }
     Ok(())
 }
 
-/// Takes a record as it is in its page, with its index.
-pub type VisitRecord<'a> = dyn FnMut(u64, &Record) + 'a;
+/// Takes a record with its index and the bytes of its body, 0 where it has none. The body itself is there where the
+/// record is Varve's own.
+pub type VisitRecord<'a> = dyn FnMut(u64, &Record, usize) + 'a;
 
 /// Visits the records of a log in a layer, in order, without chaining them; `step` is told the bytes of each page. What
 /// this finds is looked at again by [`rewrite`].
@@ -278,9 +323,10 @@ pub fn each_record(
     while let Some(first) = next {
         let stored =
             layer.page_at(number, first)?.ok_or_else(|| damage(log, first, "its page is missing"))?;
-        let page = page::decode(&stored.bytes).map_err(|error| damage(log, first, &error.to_string()))?;
-        let end = first + page.records.len() as u64;
-        (first..).zip(&page.records).for_each(|(index, record)| visit(index, record));
+        let records = page::outline(&stored.bytes, &|record| record.flags & FLAG_OWN != 0)
+            .map_err(|error| damage(log, first, &error.to_string()))?;
+        let end = first + records.len() as u64;
+        (first..).zip(&records).for_each(|(index, (record, bytes))| visit(index, record, *bytes));
         if !step(stored.bytes.len()) {
             return Err(RewriteError::Stopped);
         }
@@ -294,8 +340,12 @@ struct Copy<'a> {
     into: &'a Layer,
     number: u32,
     index_key: [u8; 32],
+    /// All pages so far, see [`add`].
+    written: &'a mut blake3::Hasher,
+    /// Memory of unpacking.
+    computed: Commitments,
     /// Records of the page that is being filled, and their bytes.
-    page: Vec<Arc<Sequenced>>,
+    page: Vec<Placed>,
     page_bytes: usize,
     /// Bytes of records that the next page takes.
     guess: usize,
@@ -334,7 +384,12 @@ impl Block {
 }
 
 impl<'a> Copy<'a> {
-    fn of(store: &Store, into: &'a Layer, number: u32) -> Result<Copy<'a>, RewriteError> {
+    fn of(
+        store: &Store,
+        into: &'a Layer,
+        number: u32,
+        written: &'a mut blake3::Hasher,
+    ) -> Result<Copy<'a>, RewriteError> {
         let log = store.log(number).ok_or_else(|| ReadError::Damage {
             tenant: format!("log {number}"),
             index: 0,
@@ -344,6 +399,8 @@ impl<'a> Copy<'a> {
             into,
             number,
             index_key: log.identity.index_key,
+            written,
+            computed: Commitments::default(),
             page: Vec::with_capacity(MAX_PAGE_RECORDS),
             page_bytes: 0,
             guess: FIRST_GUESS_BYTES,
@@ -353,29 +410,54 @@ impl<'a> Copy<'a> {
         })
     }
 
-    fn push(&mut self, record: Arc<Sequenced>) -> Result<(), RewriteError> {
-        self.index(&record)?;
-        self.page_bytes += record.record.encoded_len();
-        self.page.push(record);
-        while self.page.len() >= MAX_PAGE_RECORDS || self.page_bytes >= self.guess {
-            self.write_page()?;
+    /// Takes records over; `packed` is the page that they are as they stand, where there is one that may stay.
+    fn take(&mut self, placed: &mut Vec<Placed>, packed: Option<(u64, &[u8])>) -> Result<(), RewriteError> {
+        placed.iter().try_for_each(|placed| self.index(placed.index, &placed.record))?;
+        if let Some((first, bytes)) = packed
+            && (self.page.is_empty() || self.page_bytes * 2 >= self.guess)
+        {
+            while !self.page.is_empty() {
+                self.write_page()?;
+            }
+            return self.put(first, bytes);
+        }
+        for placed in placed.drain(..) {
+            self.page_bytes += placed.record.encoded_len();
+            self.page.push(placed);
+            while self.page.len() >= MAX_PAGE_RECORDS || self.page_bytes >= self.guess {
+                self.write_page()?;
+            }
         }
         Ok(())
+    }
+
+    fn put(&mut self, first: u64, bytes: &[u8]) -> Result<(), RewriteError> {
+        add(self.written, self.number, first, bytes);
+        Ok(self.into.put_page(self.number, first, bytes)?)
     }
 
     /// Writes as many of the waiting records as fit a page; at least one.
     fn write_page(&mut self) -> Result<(), RewriteError> {
         let mut count = self.page.len();
+        let (first, previous) = (self.page[0].index, self.page[0].previous);
         let bytes = loop {
-            let records: Vec<&Record> = self.page[..count].iter().map(|record| &record.record).collect();
-            let bytes = page::encode(&self.page[0].previous, &records);
+            let records: Vec<&Record> = self.page[..count].iter().map(|placed| &placed.record).collect();
+            let bytes = page::encode(&previous, &records);
             if bytes.len() < MAX_VALUE_BYTES || count == 1 {
                 break bytes;
             }
             count = (count * MAX_VALUE_BYTES / bytes.len()).clamp(1, count - 1);
         };
-        self.into.put_page(self.number, self.page[0].index, &bytes)?;
-        let raw: usize = self.page[..count].iter().map(|record| record.record.encoded_len()).sum();
+        let unpacked = page::decode_with(&bytes, &mut self.computed).ok();
+        let is_same = unpacked.is_some_and(|page| {
+            let records = self.page[..count].iter().map(|placed| &placed.record);
+            page.previous == previous && page.records.iter().eq(records)
+        });
+        if !is_same {
+            return Err(RewriteError::Packing { log: self.number, index: first });
+        }
+        self.put(first, &bytes)?;
+        let raw: usize = self.page[..count].iter().map(|placed| placed.record.encoded_len()).sum();
         // As much as this page would have taken had it been full, less a tenth: records differ.
         self.guess = (raw * MAX_VALUE_BYTES / bytes.len().max(1) * 9 / 10).clamp(1, MAX_GUESS_BYTES);
         self.page.drain(..count);
@@ -383,20 +465,19 @@ impl<'a> Copy<'a> {
         Ok(())
     }
 
-    fn index(&mut self, record: &Arc<Sequenced>) -> Result<(), RewriteError> {
+    fn index(&mut self, index: u64, record: &Record) -> Result<(), RewriteError> {
         if self.large.upto == 0 {
-            self.small = Block::begin(record.index);
-            self.large = Block::begin(record.index);
+            self.small = Block::begin(index);
+            self.large = Block::begin(index);
         }
-        let keys = index_keys(&self.index_key, &record.record);
-        let occurred_at = keys.occurred_at.unwrap_or(record.record.recorded_at);
+        let keys = index_keys(&self.index_key, record);
+        let occurred_at = keys.occurred_at.unwrap_or(record.recorded_at);
         for block in [&mut self.small, &mut self.large] {
-            let position =
-                u16::try_from(record.index - block.from).expect("a block has 4,096 entries at most");
+            let position = u16::try_from(index - block.from).expect("a block has 4,096 entries at most");
             keys.terms.iter().for_each(|token| block.postings.add(*token, position));
             block.earliest = block.earliest.min(occurred_at);
             block.latest = block.latest.max(occurred_at);
-            block.upto = record.index + 1;
+            block.upto = index + 1;
         }
         if self.small.is_full(0) {
             let next = Block::begin(self.small.upto);

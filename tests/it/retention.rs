@@ -4,6 +4,8 @@
 //! The clock is the test's own. `VARVE_RETENTION_EVENTS` sets how many events a tenant gets in a month (24).
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -13,7 +15,17 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Months, Utc};
 use serde_json::{Value, json};
 use varve::ingest::clock::Clock;
+use varve::process::watchdog::Watchdog;
 use varve::service::{BatchMode, ConfirmClock, ErrorCode, OpenOptions, Service, Submitted};
+use varve::store::apply::{AppliedRun, Applier};
+use varve::store::idtable::IdTable;
+use varve::store::layers::Layers;
+use varve::store::log::Log;
+use varve::store::manifest::Manifest;
+use varve::store::read::Store;
+use varve::store::recovery;
+use varve::store::seal::Seal;
+use varve::store::sled::SledBackend;
 
 use crate::world::*;
 
@@ -397,4 +409,183 @@ fn a_policy_that_shortens_binds_later_entries_alone() {
         assert_eq!(gone, expected, "after {month} months");
     }
     assert_eq!(world.verify(), 15);
+}
+
+/// Bytes of records between two checkpoints of the journal, as a busy server makes them.
+const CHECKPOINT_BYTES: usize = 32 << 20;
+
+/// Records of a log in one frame.
+const FRAME_RECORDS: u64 = 250;
+
+fn du(dir: &Path) -> u64 {
+    let files = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    files
+        .map(|file| match file.metadata().unwrap() {
+            meta if meta.is_dir() => du(&file.path()),
+            meta => meta.blocks() * 512,
+        })
+        .sum()
+}
+
+/// Writes the records of `old`, as they are now, into the layers of a fresh store by the way that all records take.
+fn written_afresh(old: &Store, data: &Path) -> Store {
+    std::fs::create_dir_all(data.join("layers")).unwrap();
+    let layers = Layers::new(data, Arc::new(SledBackend::new(Watchdog::aborting())), Manifest::default());
+    let ids = IdTable::open(&data.join("ids")).unwrap();
+    let fresh =
+        Arc::new(Store::new(data, old.instance.clone(), old.cursor_key, layers, ids, Default::default()));
+    for log in old.logs() {
+        fresh.add_log(Arc::new(Log::new(log.identity.clone(), log.head())));
+    }
+    let mut applier = Applier::new(fresh.clone());
+    let (mut frame, mut waiting) = (0, 0);
+    for id in old.layers.list() {
+        let layer = old.layers.get(id).unwrap();
+        let mut next: Vec<(Arc<Log>, u64, u64)> = Vec::new();
+        for log in fresh.logs() {
+            let head = log.head();
+            let Some(at) = head.layers.iter().position(|(layer, _)| *layer == id) else { continue };
+            let end = head.layers.get(at + 1).map_or(head.size, |(_, first)| *first);
+            next.push((log, head.layers[at].1, end));
+        }
+        while next.iter().any(|(_, from, end)| from < end) {
+            let mut runs = Vec::new();
+            for (log, from, end) in &mut next {
+                let to = (*end).min(*from + FRAME_RECORDS);
+                let mut records = Vec::new();
+                old.range(log, *from, to, &mut |record| {
+                    waiting += record.record.encoded_len();
+                    records.push(record.clone());
+                    true
+                })
+                .unwrap();
+                let mut tiles = Vec::new();
+                layer
+                    .tiles(log.identity.number, &mut |tile, root| {
+                        if (*from..to).contains(&(tile * 256 + 255)) {
+                            tiles.push((tile, root));
+                        }
+                    })
+                    .unwrap();
+                *from = to;
+                runs.push(AppliedRun { log: log.clone(), records, tiles });
+            }
+            frame += 1;
+            applier.apply(id, runs).unwrap();
+            if waiting > CHECKPOINT_BYTES {
+                waiting = 0;
+                applier.flush(frame, 64 << 20).unwrap();
+            }
+        }
+    }
+    applier.flush(frame + 1, 0).unwrap();
+    drop(applier);
+    let dirs = fresh.layers.dirs();
+    for (id, dir) in &dirs[..dirs.len() - 1] {
+        Seal::of(&fresh.layers.get(*id).unwrap(), &|| false).unwrap().unwrap().write(dir).unwrap();
+        assert!(fresh.layers.renew(*id).unwrap());
+    }
+    fresh.layers.close();
+    Arc::into_inner(fresh).unwrap()
+}
+
+#[test]
+fn a_compacted_layer_takes_what_a_fresh_one_with_the_same_records_takes() {
+    let events: usize =
+        std::env::var("VARVE_RETENTION_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(1500);
+    let tenants = ["acme", "globex", "hooli"];
+    let mut world = World::new(&tenants);
+    // Of one all leaves, of one a part of each page, of one nothing.
+    world.set("acme", json!({"classes": {"security": {"months": 1}, "processing": {"months": 1}}}));
+    world.set("globex", json!({"classes": {"processing": {"months": 1}}}));
+    let start = world.now();
+    for month in 0..4u32 {
+        world.go_to(start.checked_add_months(Months::new(month)).unwrap());
+        for tenant in tenants {
+            for _ in 0..events.div_ceil(75) {
+                world.append(tenant, 50, Some("processing"), "data.read");
+                world.append(tenant, 25, None, "authn.login");
+            }
+        }
+    }
+    world.go_to(world.now() + Duration::from_secs(1));
+    world.settle(3);
+    let done = world.compact();
+    assert!(done.bodies_left > 0);
+    world.service.take().unwrap().stop().unwrap();
+
+    let backend = Arc::new(SledBackend::new(Watchdog::aborting()));
+    let opened = recovery::open(&world.dir.path().join("store"), backend, &Default::default()).unwrap();
+    let fresh = written_afresh(&opened.store, &world.dir.path().join("fresh"));
+    opened.store.layers.close();
+    let dirs = opened.store.layers.dirs().into_iter().zip(fresh.layers.dirs());
+    let (mut compared, mut after, mut anew) = (0, 0, 0);
+    for ((id, dir), (same, fresh_dir)) in dirs {
+        assert_eq!(id, same);
+        if !opened.store.layers.is_rewritten(id) {
+            continue;
+        }
+        assert_eq!(Seal::read(&dir).unwrap(), Seal::read(&fresh_dir).unwrap(), "{id}: not the same records");
+        let (compacted, made) = (du(&dir), du(&fresh_dir));
+        println!(
+            "{id}: {compacted} bytes compacted, {made} made afresh, {:.2}",
+            compacted as f64 / made as f64
+        );
+        assert!(compacted * 10 <= made * 13 + (40 << 20), "{id}: {compacted} bytes, afresh {made}");
+        (compared, after, anew) = (compared + 1, after + compacted, anew + made);
+    }
+    println!("{} events: {after} bytes compacted, {anew} made afresh", world.stored.len());
+    assert!(compared >= 2);
+}
+
+/// A store with a closed month in which `count` bodies are due, served with such options.
+fn due(count: usize, change: impl Fn(&mut OpenOptions)) -> World {
+    let mut world = World::new(&["acme"]);
+    world.set("acme", json!({"classes": {"processing": {"months": 1}}}));
+    world.append("acme", count, Some("processing"), "data.read");
+    world.go_to(world.now() + Months::new(2));
+    world.append("acme", 1, None, "a.b");
+    world.settle(1);
+    world.service.take().unwrap().stop().unwrap();
+    let mut options = World::options(&world.hands);
+    change(&mut options);
+    world.service = Some(Service::open(&world.dir.path().join("store"), &options).unwrap());
+    world
+}
+
+#[test]
+fn a_compaction_waits_while_it_is_paused_and_a_stop_ends_it() {
+    let mut world = due(200, |_| {});
+    let refused = world.service().pause_compactions(&of("acme"), true).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Forbidden);
+    for is_stopped in [true, false] {
+        world.service().pause_compactions(&operator(), true).unwrap();
+        let job = world.service().start_compaction(&operator(), ConfirmClock::Yes).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        let job = world.service().compaction(&operator(), &job.id).unwrap();
+        assert_eq!((job.state.as_str(), job.paused, job.bodies_left), ("running", true, 0), "{job:?}");
+        assert_eq!(world.event("acme", 5)["body"], "present");
+        if is_stopped {
+            // Stops, although it is paused, and the pause is not remembered.
+            world.reopen();
+        }
+    }
+    world.service().pause_compactions(&operator(), false).unwrap();
+    world.compact();
+    assert_eq!(world.event("acme", 5)["body"], "expired");
+    assert_eq!(world.verify(), 200);
+}
+
+#[test]
+fn one_plan_is_made_at_a_time_at_the_pace_of_a_compaction_until_the_server_stops() {
+    // About 30 KB of pages, so half a minute.
+    let world = due(200, |options| options.compaction_bytes_per_second = 1000);
+    let service = world.service().clone();
+    let planned = std::thread::spawn(move || service.plan_compaction(&operator()));
+    std::thread::sleep(Duration::from_millis(500));
+    let refused = world.service().plan_compaction(&operator()).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Busy, "{refused}");
+    world.service().stop().unwrap();
+    let ended = planned.join().unwrap().unwrap_err();
+    assert_eq!(ended.code, ErrorCode::ReadOnly, "{ended}");
 }

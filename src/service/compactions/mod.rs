@@ -1,22 +1,24 @@
 //! Compaction: bodies whose time is up leave, layer by layer. One runs at a time.
 //!
-//! Reading order: `plan` (what is due), `run` (one layer, with its crash points), this file (the job: clock, pace,
-//! progress), `view` (what callers see).
+//! Reading order: `plan` (what is due), `run` (one layer, with its crash points), this file (the job: clock, progress),
+//! `pace` (how fast), `view` (what callers see).
 
-#![expect(clippy::disallowed_methods, reason = "its thread, its pace, and for how long the clock has held")]
+#![expect(clippy::disallowed_methods, reason = "its threads")]
 
+mod pace;
 mod plan;
 mod run;
 mod view;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+pub use pace::BYTES_PER_SECOND;
+pub(super) use pace::{paced, yield_to_others};
 pub use view::{CompactionPlan, CompactionView, LayerPlan, LeavingView, StayingView};
 
 use super::append::internal;
@@ -24,10 +26,8 @@ use super::{Error, ErrorCode, Principal, Service, random};
 use crate::event::Micros;
 use crate::event::catalog::Class;
 use crate::store::layer_id::LayerId;
+use pace::Brake;
 use plan::{Scan, class_name};
-
-/// Bytes that are read and written in a second, unless said otherwise.
-pub const BYTES_PER_SECOND: u64 = 32 << 20;
 
 /// How long the clock must have held before anything expires by it.
 const CLOCK_HELD_MICROS: u64 = 24 * 3600 * 1_000_000;
@@ -38,9 +38,6 @@ const CONFIRMED_WITHIN_MICROS: u64 = 10 * 60 * 1_000_000;
 /// How far stamps may be ahead of the wall clock where nobody confirms it: entries stamped one after the other.
 const MAX_AHEAD_MICROS: u64 = 5 * 60 * 1_000_000;
 
-/// How far a compaction steps back for others: at 5 the kernel gives a thread a third of the share of one at 0.
-const NICENESS: i32 = 5;
-
 /// Jobs that are remembered.
 const MAX_KEPT: usize = 16;
 
@@ -50,8 +47,10 @@ const MAX_ROWS: usize = 1_000;
 /// The jobs, oldest first.
 pub(super) struct Compactions {
     jobs: Mutex<VecDeque<Running>>,
-    stopping: Arc<AtomicBool>,
+    brake: Arc<Brake>,
     bytes_per_second: u64,
+    /// Held while a plan is made for somebody who waits for it.
+    planning: Mutex<()>,
     /// Held while a layer is rewritten.
     pub(super) rewriting: Mutex<()>,
     /// The boot clock when the service was opened, microseconds.
@@ -91,19 +90,21 @@ impl Compactions {
     pub(super) fn new(bytes_per_second: u64, opened_steady: u64) -> Compactions {
         Compactions {
             jobs: Mutex::default(),
-            stopping: Arc::default(),
+            brake: Arc::default(),
             bytes_per_second,
+            planning: Mutex::default(),
             rewriting: Mutex::default(),
             opened_steady,
         }
     }
 
-    /// Breaks off what runs, and waits for its thread: it writes a layer that is about to be closed.
+    /// Breaks off what runs, and waits for its threads: they read and write layers that are about to be closed.
     pub(super) fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
+        self.brake.stop();
         let threads: Vec<_> =
             self.jobs.lock().iter_mut().filter_map(|running| running.thread.take()).collect();
         threads.into_iter().for_each(|thread| drop(thread.join()));
+        drop(self.planning.lock());
     }
 }
 
@@ -112,7 +113,7 @@ impl Job {
         self.outcome.lock().is_none()
     }
 
-    fn view(&self) -> CompactionView {
+    fn view(&self, is_paused: bool) -> CompactionView {
         let count = |value: &AtomicU64| value.load(Ordering::Relaxed);
         let (state, detail) = match &*self.outcome.lock() {
             None => ("running", None),
@@ -134,19 +135,53 @@ impl Job {
             bytes_before: count(&self.bytes_before),
             bytes_after: count(&self.bytes_after),
             certificates: count(&self.certificates),
+            paused: is_paused && state == "running",
             detail,
         }
     }
 }
 
 impl Service {
-    /// What a compaction would do now.
+    /// What a compaction would do now. Reads the closed layers at the pace of a compaction; one plan at a time.
+    ///
+    /// # Errors
+    /// `busy` while another is made; `read_only` when the server stops meanwhile.
     pub fn plan_compaction(&self, by: &Principal) -> Result<CompactionPlan, Error> {
         self.demand_operator(by)?;
         self.plan_now()
     }
 
+    /// Has compactions and erasures wait at the next page that they read or write, or go on. Certificates that are being
+    /// written are finished. What is half rewritten stays beside its layer meanwhile. Not remembered over a restart.
+    pub fn pause_compactions(&self, by: &Principal, is_paused: bool) -> Result<(), Error> {
+        self.demand_operator(by)?;
+        self.0.compactions.brake.pause(is_paused);
+        tracing::info!(is_paused, "compactions were told to wait or to go on");
+        Ok(())
+    }
+
+    /// On a thread of its own: a priority cannot be taken back from one that others use.
     pub(super) fn plan_now(&self) -> Result<CompactionPlan, Error> {
+        let all = &self.0.compactions;
+        let _one = all.planning.try_lock().ok_or_else(|| {
+            let detail = "another plan is being made; nothing was changed, ask again once it is answered";
+            Error::new(ErrorCode::Busy, detail)
+        })?;
+        thread::scope(|scope| {
+            let plan = || {
+                yield_to_others();
+                self.make_plan()
+            };
+            let thread = thread::Builder::new().name("varve-plan".to_owned()).spawn_scoped(scope, plan);
+            let thread = thread.map_err(|error| internal(&error))?;
+            thread.join().unwrap_or_else(|_| {
+                let detail = "the plan ended in a defect; see the server's log. Nothing was changed.";
+                Err(Error::new(ErrorCode::Internal, detail))
+            })
+        })
+    }
+
+    fn make_plan(&self) -> Result<CompactionPlan, Error> {
         let now = self.expiry_time();
         let mut plan = CompactionPlan {
             at: Micros(now).to_string(),
@@ -157,8 +192,8 @@ impl Service {
             bytes_leaving: 0,
             bytes_before: 0,
         };
+        let mut step = pace::paced_reading(self);
         for layer in self.closed_layers() {
-            let mut step = step(self, Pace::unbounded());
             let scan = self.scan_layer(layer, now, &mut step)?;
             if scan.leaving.is_empty() {
                 plan.layers_untouched += 1;
@@ -193,7 +228,7 @@ impl Service {
                 format!("no compaction of this id; the last {MAX_KEPT} are kept until the server stops");
             Error::new(ErrorCode::NotFound, detail)
         })?;
-        Ok(found.job.view())
+        Ok(found.job.view(self.0.compactions.brake.is_paused()))
     }
 
     /// Runs a compaction on a store that nobody serves, and answers when it has ended.
@@ -204,7 +239,10 @@ impl Service {
             let _ = thread.join();
         }
         let jobs = self.0.compactions.jobs.lock();
-        Ok(jobs.iter().find(|running| running.job.id == view.id).map_or(view, |running| running.job.view()))
+        Ok(jobs
+            .iter()
+            .find(|running| running.job.id == view.id)
+            .map_or(view, |running| running.job.view(false)))
     }
 
     /// Whether the clock has held for 24 hours: expiry by itself needs that.
@@ -246,9 +284,9 @@ impl Service {
         let all = &self.0.compactions;
         let mut jobs = all.jobs.lock();
         if let Some(running) = jobs.iter().find(|running| running.job.is_running()) {
-            return Ok(running.job.view());
+            return Ok(running.job.view(all.brake.is_paused()));
         }
-        if all.stopping.load(Ordering::Acquire) {
+        if all.brake.is_stopping() {
             return Err(Error::new(ErrorCode::ReadOnly, "the server is stopping; nothing was changed"));
         }
         let mut id = [0; 8];
@@ -276,7 +314,7 @@ impl Service {
         };
         let thread = thread::Builder::new().name("varve-compaction".to_owned()).spawn(body);
         let thread = thread.map_err(|error| internal(&error))?;
-        let view = job.view();
+        let view = job.view(all.brake.is_paused());
         if jobs.len() >= MAX_KEPT {
             jobs.pop_front();
         }
@@ -363,20 +401,6 @@ impl Service {
     }
 }
 
-/// Paces a rewrite as compactions are paced, and ends it when the server stops.
-pub(super) fn paced(service: &Service) -> impl FnMut(usize) -> bool + use<> {
-    step(service, Pace::of(service.0.compactions.bytes_per_second))
-}
-
-/// Paces a compaction, and ends it when the server stops.
-fn step(service: &Service, mut pace: Pace) -> impl FnMut(usize) -> bool + use<> {
-    let stopping = service.0.compactions.stopping.clone();
-    move |bytes| {
-        pace.take(bytes as u64);
-        !stopping.load(Ordering::Acquire)
-    }
-}
-
 fn compact(service: &Service, job: &Arc<Job>, layers: &[LayerId], confirmed: Option<u64>) {
     /// A panic is an outcome too: nobody waits for ever.
     struct Panicked(Arc<Job>);
@@ -414,7 +438,7 @@ fn compact(service: &Service, job: &Arc<Job>, layers: &[LayerId], confirmed: Opt
                 }
                 // One layer's fault is not another's; a store that has stopped is everybody's.
                 let has_stopped = service.0.store.poison.reason().is_some();
-                if has_stopped || service.0.compactions.stopping.load(Ordering::Acquire) {
+                if has_stopped || service.0.compactions.brake.is_stopping() {
                     break;
                 }
             }
@@ -422,38 +446,4 @@ fn compact(service: &Service, job: &Arc<Job>, layers: &[LayerId], confirmed: Opt
         job.looked_at.fetch_add(1, Ordering::Relaxed);
     }
     alarm.0.outcome.lock().get_or_insert(outcome);
-}
-
-/// Who appends and who reads goes before this thread. On Linux a priority is a thread's own; where it cannot be set, the
-/// pace alone holds the compaction back.
-pub(super) fn yield_to_others() {
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
-}
-
-/// Bytes a second.
-struct Pace {
-    bytes_per_second: u64,
-    since: Instant,
-    taken: u64,
-}
-
-impl Pace {
-    fn of(bytes_per_second: u64) -> Pace {
-        Pace { bytes_per_second, since: Instant::now(), taken: 0 }
-    }
-
-    fn unbounded() -> Pace {
-        Pace::of(0)
-    }
-
-    /// Waits until `bytes` more are due.
-    fn take(&mut self, bytes: u64) {
-        if self.bytes_per_second == 0 {
-            return;
-        }
-        self.taken += bytes;
-        #[expect(clippy::cast_precision_loss, reason = "a pace")]
-        let due = Duration::from_secs_f64(self.taken as f64 / self.bytes_per_second as f64);
-        thread::sleep(due.saturating_sub(self.since.elapsed()));
-    }
 }

@@ -150,11 +150,11 @@ impl Service {
             scan.policies.insert(number, policy);
             let holds = self.0.holds.of(number);
             scan.holds.insert(number, holds.clone());
-            let mut look = |index, record: &Record| {
-                if !record.body.is_empty() {
+            let mut look = |index, record: &Record, bytes: usize| {
+                if bytes > 0 {
                     let is_flagged = record.flags & FLAG_HELD != 0;
                     let is_held = holds.iter().any(|hold| hold.holds(index, is_flagged));
-                    scan.add(&log, history.as_deref(), (index, record), is_held, (now, upto));
+                    scan.add(&log, history.as_deref(), (index, record, bytes as u64), is_held, (now, upto));
                 }
             };
             each_record(&open, &log, &mut look, step)
@@ -171,12 +171,11 @@ impl Scan {
         &mut self,
         log: &Log,
         history: Option<&History>,
-        (index, record): (u64, &Record),
+        (index, record, bytes): (u64, &Record, u64),
         is_held: bool,
         (now, upto): (u64, u64),
     ) {
         let place = (log.identity.number, record.class);
-        let bytes = record.body.len() as u64;
         let is_exempt = record.flags & FLAG_OWN != 0
             && match record.body() {
                 Some(Ok(body)) => body.action().is_none_or(is_exempt),

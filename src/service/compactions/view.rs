@@ -90,6 +90,8 @@ pub struct CompactionView {
     pub bytes_after: u64,
     /// Certificates that were written.
     pub certificates: u64,
+    /// Whether it runs and waits, because compactions are paused.
+    pub paused: bool,
     /// Why it failed, and what was done nevertheless.
     pub detail: Option<String>,
 }

@@ -93,6 +93,8 @@ pub(crate) fn table() -> Vec<Route> {
         route("POST",   CLOSE,             admin,    post(tenants::close),           tenants::CLOSE),
         route("POST",   APPROVAL,          known,    post(approvals::approve),       approvals::APPROVE),
         route("POST",   COMPACTIONS,       operator, post(compactions::start),       compactions::START),
+        route("GET",    COMPACTIONS,       operator, get(compactions::list),         compactions::LIST),
+        route("PUT",    COMPACTIONS,       operator, put(compactions::pause),        compactions::PAUSE),
         route("GET",    COMPACTION,        operator, get(compactions::show),         compactions::SHOW),
         route("GET",    "/healthz",        nothing,  get(health::healthz),           health::HEALTHZ),
         route("GET",    "/readyz",         nothing,  get(health::readyz),            health::READYZ),

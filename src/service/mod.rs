@@ -44,7 +44,8 @@ pub use crate::access::{Scope, Scopes};
 pub use admit::Submitted;
 pub use append::BatchMode;
 pub use compactions::{
-    BYTES_PER_SECOND, CompactionPlan, CompactionView, ConfirmClock, LayerPlan, LeavingView, StayingView,
+    BYTES_PER_SECOND, CompactionPlan, CompactionView, CompactionsView, ConfirmClock, LayerPlan, LeavingView,
+    StayingView,
 };
 pub use erasures::{Asked, BACKUP_DAYS, MAX_ERASURE_BYTES};
 pub use error::{Error, ErrorCode};

@@ -316,14 +316,15 @@ impl Service {
         service.stop().and(key)
     }
 
-    /// Lets go of all bodies whose time is up, or plans it. The server must be stopped.
+    /// Lets go of all bodies whose time is up. `stands` hears how it stands. The server must be stopped.
     pub fn compact(
         data: &Path,
         confirm: ConfirmClock,
         options: &OpenOptions,
+        stands: &mut dyn FnMut(&CompactionView),
     ) -> Result<CompactionView, Error> {
         let service = Service::open_parts(data, options)?;
-        let done = service.begin_month().and_then(|()| service.compact_now(confirm));
+        let done = service.begin_month().and_then(|()| service.compact_now(confirm, stands));
         service.stop().and(done)
     }
 

@@ -128,6 +128,7 @@ impl Service {
             link: (head.size > 0).then(|| base64url(head.link.as_bytes())),
             root: base64url(head.frontier.root().as_bytes()),
             minimum_index: 0,
+            closed: head.closed.is_some(),
             layers: head.layers.len() as u64,
             bytes: None,
         }

@@ -70,6 +70,7 @@ impl Job {
             claim: None,
             entries: checked,
             bodies_expired: None,
+            disclosures_erased: None,
             findings: Vec::new(),
             finding_count: 0,
             detail: None,
@@ -87,6 +88,7 @@ impl Job {
                 view.claim = Some(report.claim.to_string());
                 view.entries = report.entries;
                 view.bodies_expired = Some(report.bodies_expired);
+                view.disclosures_erased = Some(report.disclosures_erased);
                 view.finding_count = report.finding_count;
                 view.findings = report.findings.iter().take(MAX_FINDINGS).map(FindingView::of).collect();
             }

@@ -27,6 +27,8 @@ pub struct TenantInfo {
     pub root: String,
     /// First index with a retained entry: 0 in version 1.
     pub minimum_index: u64,
+    /// Whether the log is closed: it takes no events.
+    pub closed: bool,
     /// Layers that hold entries of the log.
     pub layers: u64,
     /// Bytes on disk attributed to the log, or null where not measured.
@@ -128,6 +130,8 @@ pub struct VerificationView {
     pub entries: u64,
     /// Bodies that are gone because their time was over, as certificates in the log say. Null until it is done.
     pub bodies_expired: Option<u64>,
+    /// Sealed values that were erased, as certificates in the log say. Null until it is done.
+    pub disclosures_erased: Option<u64>,
     /// The first 100 findings.
     pub findings: Vec<FindingView>,
     /// All of them.

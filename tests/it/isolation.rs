@@ -37,6 +37,8 @@ const RULES: &[(&str, &str, &str)] = &[
     ("POST", "/v1/tenants/{tenant}/close", "admin|operator"),
     ("POST", "/v1/approvals/{id}", "any*"),
     ("POST", "/v1/compactions", "operator"),
+    ("GET", "/v1/compactions", "operator"),
+    ("PUT", "/v1/compactions", "operator"),
     ("GET", "/v1/compactions/{id}", "operator"),
     ("GET", "/healthz", "-"),
     ("GET", "/readyz", "-"),

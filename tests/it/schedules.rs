@@ -139,7 +139,8 @@ impl Keeper {
                 // Of a store that nobody serves: it seals what is over first.
                 self.service();
                 self.stop();
-                let done = Service::compact(&self.data, ConfirmClock::Yes, &self.options()).unwrap();
+                let done =
+                    Service::compact(&self.data, ConfirmClock::Yes, &self.options(), &mut |_| {}).unwrap();
                 assert_eq!(done.detail, None);
                 json!(done.bodies_left)
             }

@@ -32,7 +32,16 @@ pub(in crate::cli) fn run(args: &CompactArgs, output: &Output) -> Result<Exit, F
     let at = Micros::parse(said).map_err(|_| {
         Error::new(ErrorCode::BadRequest, "--confirm-clock takes an RFC 3339 time; nothing was changed")
     })?;
-    let done = Service::compact(&args.data, ConfirmClock::At(at.0), &OpenOptions::default())?;
+    let mut progress = output.waiting();
+    let options = OpenOptions::default();
+    let done = Service::compact(&args.data, ConfirmClock::At(at.0), &options, &mut |job| {
+        let (bodies, layers) = (job.bodies_left, job.layers_rewritten);
+        progress.stands(&format!(
+            "{:.0} % looked at; {bodies} bodies left {layers} layers",
+            job.progress * 100.0
+        ));
+    })?;
+    drop(progress);
     if output.is_json() {
         output.json(&serde_json::to_value(&done).unwrap_or_default())?;
     } else {

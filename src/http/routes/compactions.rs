@@ -12,7 +12,7 @@ use super::super::error::Answer;
 use super::super::extract::{At, Id, read_json};
 use super::super::openapi::{BARE, Content, JSON, Operation, of};
 use crate::event::Micros;
-use crate::service::{CompactionPlan, CompactionView, ConfirmClock, Error, ErrorCode};
+use crate::service::{CompactionPlan, CompactionView, CompactionsView, ConfirmClock, Error, ErrorCode};
 
 /// What is asked for.
 #[derive(Deserialize, JsonSchema)]
@@ -93,4 +93,49 @@ pub(crate) const SHOW: Operation = Operation {
 pub(crate) async fn show(State(app): State<App>, Caller(by): Caller, At(Id(id)): At<Id>) -> Answer {
     let job = app.blocking(move |service| service.compaction(&by, &id)).await?;
     Ok(super::json(StatusCode::OK, &job))
+}
+
+pub(crate) const LIST: Operation = Operation {
+    id: "listCompactions",
+    summary: "Lists the compactions since the start, and whether they are paused.",
+    answers: &[(200, "The compactions.", Content::Json(of::<CompactionsView>))],
+    ..BARE
+};
+
+/// `GET /v1/compactions`
+pub(crate) async fn list(State(app): State<App>, Caller(by): Caller) -> Answer {
+    let all = app.blocking(move |service| service.compactions(&by)).await?;
+    Ok(super::json(StatusCode::OK, &all))
+}
+
+/// Whether compactions wait.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Pause {
+    /// `true`: that of now waits, and those to come; `false`: they go on.
+    paused: bool,
+}
+
+pub(crate) const PAUSE: Operation = Operation {
+    id: "pauseCompactions",
+    summary: "Lets compactions wait, or go on; a restart ends the wait.",
+    bodies: &[(JSON, of::<Pause>)],
+    answers: &[(200, "It is so.", Content::Json(of::<CompactionsView>))],
+    ..BARE
+};
+
+/// `PUT /v1/compactions`
+pub(crate) async fn pause(
+    State(app): State<App>,
+    Caller(by): Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let Pause { paused } = read_json(&app, &headers, body).await?;
+    let pause = move |service: &crate::service::Service| {
+        service.pause_compactions(&by, paused)?;
+        service.compactions(&by)
+    };
+    let all = app.blocking(pause).await?;
+    Ok(super::json(StatusCode::OK, &all))
 }

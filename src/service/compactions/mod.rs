@@ -14,12 +14,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 pub use pace::BYTES_PER_SECOND;
 pub(super) use pace::{paced, yield_to_others};
-pub use view::{CompactionPlan, CompactionView, LayerPlan, LeavingView, StayingView};
+pub use view::{CompactionPlan, CompactionView, CompactionsView, LayerPlan, LeavingView, StayingView};
 
 use super::append::internal;
 use super::{Error, ErrorCode, Principal, Service, random};
@@ -37,6 +38,9 @@ const CONFIRMED_WITHIN_MICROS: u64 = 10 * 60 * 1_000_000;
 
 /// How far stamps may be ahead of the wall clock where nobody confirms it: entries stamped one after the other.
 const MAX_AHEAD_MICROS: u64 = 5 * 60 * 1_000_000;
+
+/// How often one who waits for a compaction hears how it stands.
+const LOOKS_EVERY: Duration = Duration::from_millis(100);
 
 /// Jobs that are remembered.
 const MAX_KEPT: usize = 16;
@@ -232,10 +236,21 @@ impl Service {
     }
 
     /// Runs a compaction on a store that nobody serves, and answers when it has ended.
-    pub(super) fn compact_now(&self, confirm: ConfirmClock) -> Result<CompactionView, Error> {
+    pub(super) fn compact_now(
+        &self,
+        confirm: ConfirmClock,
+        stands: &mut dyn FnMut(&CompactionView),
+    ) -> Result<CompactionView, Error> {
         let view = self.begin_compaction(self.confirmed_clock(confirm)?)?;
-        let thread = self.0.compactions.jobs.lock().back_mut().and_then(|running| running.thread.take());
-        if let Some(thread) = thread {
+        let running = {
+            let mut jobs = self.0.compactions.jobs.lock();
+            jobs.back_mut().map(|running| (running.job.clone(), running.thread.take()))
+        };
+        if let Some((job, Some(thread))) = running {
+            while !thread.is_finished() {
+                stands(&job.view(false));
+                thread::sleep(LOOKS_EVERY);
+            }
             let _ = thread.join();
         }
         let jobs = self.0.compactions.jobs.lock();
@@ -243,6 +258,15 @@ impl Service {
             .iter()
             .find(|running| running.job.id == view.id)
             .map_or(view, |running| running.job.view(false)))
+    }
+
+    /// The compactions that are remembered, oldest first, and whether they are paused.
+    pub fn compactions(&self, by: &Principal) -> Result<CompactionsView, Error> {
+        self.demand_operator(by)?;
+        let all = &self.0.compactions;
+        let is_paused = all.brake.is_paused();
+        let compactions = all.jobs.lock().iter().map(|running| running.job.view(is_paused)).collect();
+        Ok(CompactionsView { paused: is_paused, compactions })
     }
 
     /// Whether the clock has held for 24 hours: expiry by itself needs that.

@@ -3,6 +3,15 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+/// All compactions since the start.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct CompactionsView {
+    /// Whether they wait, that of now and those to come; a restart ends it.
+    pub paused: bool,
+    /// The last 16, oldest first.
+    pub compactions: Vec<CompactionView>,
+}
+
 /// What a compaction would do now.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct CompactionPlan {

@@ -26,7 +26,7 @@ const MEASURED_EVERY: Duration = Duration::from_secs(60);
 /// How long a store that is opened for one act waits for its layer; the watchdog ends a sync that takes as long.
 const APPLIED_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long before the members of a hold are listed again where that failed, and after the start.
+/// How long before the members of a hold are listed again where that failed.
 const LIST_AGAIN: Duration = Duration::from_secs(5);
 
 /// The running threads; they end when this is dropped.
@@ -114,7 +114,7 @@ fn keep_pulse(rounds: &Rounds, heartbeat_seconds: u64) {
 fn keep_up(rounds: &Rounds, compaction_hours: u64, stopping: &AtomicBool) {
     let mut unsealable = HashSet::new();
     let mut compacted = None;
-    let mut listed = Instant::now();
+    let mut listed: Option<Instant> = None;
     let mut measured = Instant::now();
     let wait = compaction_wait(compaction_hours);
     while let Some(service) = rounds.next() {
@@ -125,10 +125,10 @@ fn keep_up(rounds: &Rounds, compaction_hours: u64, stopping: &AtomicBool) {
         merge_ids(&service.0, stopping);
         seal_closed_layers(&service.0, stopping, &mut unsealable);
         service.0.store.layers.sweep();
-        if listed.elapsed() >= LIST_AGAIN
+        if listed.is_none_or(|at| at.elapsed() >= LIST_AGAIN)
             && let Err(error) = service.resolve_holds()
         {
-            listed = Instant::now();
+            listed = Some(Instant::now());
             tracing::warn!(%error, "the members of a hold are not listed yet; until then it holds all that was there");
         }
         service.begin_erasures();

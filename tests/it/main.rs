@@ -10,6 +10,7 @@ mod client;
 mod config;
 mod crash;
 mod erasure;
+mod faketime;
 mod holds;
 mod http;
 mod isolation;

@@ -2,7 +2,8 @@
 //! at any moment. A model in plain words says what must be there and what must not.
 //!
 //! The store runs in a process of its own, which is killed; the model lives here. `VARVE_SCHEDULES` says how many (8),
-//! `VARVE_SCHEDULE_SEED` where they begin.
+//! `VARVE_SCHEDULE_SEED` where they begin; with
+//! `VARVE_SCHEDULE_TOLD` each step is told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -359,6 +360,7 @@ struct Play {
     model: Model,
     next_id: u64,
     kills: u64,
+    is_told: bool,
 }
 
 impl Play {
@@ -366,6 +368,9 @@ impl Play {
         self.model.pass_time();
         self.now += Duration::from_secs(1);
         wanted["at"] = json!(self.now.timestamp_micros());
+        if self.is_told {
+            println!("{} {wanted}", self.now);
+        }
         if self.child.is_none() {
             let mut child = Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "schedules::keeper_of_a_schedule", "--nocapture", "--test-threads=1"])
@@ -425,6 +430,9 @@ impl Play {
             return None;
         }
         let answer = self.answer();
+        if self.is_told {
+            println!("  {}", answer.clone().unwrap_or_default());
+        }
         assert!(answer.is_some(), "the process ended at {wanted}: {}", self.stderr());
         answer
     }
@@ -583,6 +591,7 @@ fn play(seed: u64, root: &Path) -> u64 {
         model: Model::default(),
         next_id: 0,
         kills: 0,
+        is_told: std::env::var("VARVE_SCHEDULE_TOLD").is_ok(),
     };
     // A store that is cut off while it is made holds nothing, and is refused.
     play.surely(&json!({"do": "holds"}));

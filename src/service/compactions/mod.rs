@@ -435,6 +435,10 @@ fn compact(service: &Service, job: &Arc<Job>, layers: &[LayerId], confirmed: Opt
         }
     }
     let alarm = Panicked(job.clone());
+    // A hold whose members are not listed yet, as after a kill, would keep everything in front of it.
+    if let Err(error) = service.resolve_holds() {
+        tracing::warn!(%error, "the members of a hold are not listed; what was there when it was placed stays");
+    }
     let mut step = paced(service);
     let mut outcome = Ok(());
     for layer in layers {

@@ -57,6 +57,8 @@ impl Service {
         let mut certified = Certified::new();
         while !self.0.store.erasures().is_empty() {
             self.pause_between_batches()?;
+            // A hold whose members are not listed yet would keep everything in front of it.
+            self.resolve_holds()?;
             let mut first_error = None;
             for (log, requests) in self.by_log(ErasurePhase::Requested) {
                 if let Err(error) = self.certify_requests(log, requests, &mut certified) {

@@ -3,9 +3,9 @@
 //! Reading order: `open` (init, open, stop), `tenants` and `keys` (who there is), `admit`, `append`, `read`, `system`
 //! (what Varve writes of itself), `refused` (keys that were turned away), `verifications` (a log read through, as a job),
 //! `retention` (policies), `compactions` (what is due leaves), `holds` (what stays all the same), `erasures` (a person
-//! leaves), `approvals` (acts of two keys),
-//! `retention` (policies), `compactions` (what is due leaves), `forget` (what must be over before a body is gone for good),
-//! `checkpoints` (what was signed), `observe` (metrics, readiness), `view` (what callers see).
+//! leaves), `approvals` (acts of two keys), `rewriting` (one layer goes over to its next generation), `forget` (what must
+//! be over before a body is gone for good), `checkpoints` (what was signed), `observe` (metrics, readiness), `view` (what
+//! callers see).
 
 pub mod checkpoints;
 

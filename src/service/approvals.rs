@@ -133,6 +133,17 @@ impl Service {
         Ok(view)
     }
 
+    /// Whether an erasure that the entry at `index` asks for waits for a second key.
+    pub(super) fn waits_for_approval(&self, log: &Log, index: u64) -> bool {
+        let now = self.0.stamps.now();
+        let all = self.0.approvals.0.lock();
+        all.values().any(|waiting| {
+            waiting.act == Act::Erase { request: index }
+                && waiting.tenant == log.identity.tenant
+                && waiting.expires_at > now
+        })
+    }
+
     pub(super) fn make_room(&self) -> Result<(), Error> {
         let now = self.0.stamps.now();
         let mut all = self.0.approvals.0.lock();

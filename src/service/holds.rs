@@ -154,12 +154,13 @@ pub(super) fn restore(store: &Store) -> Result<Restored, Error> {
         for index in log.holds() {
             let record = store.record(&log, index).map_err(|error| internal(&error))?;
             oldest = oldest.or(record.as_ref().map(|record| record.record.recorded_at));
-            let read = record.as_deref().and_then(read_placed);
-            if read.is_none() {
+            let placed = record.as_deref().and_then(facts_of);
+            let what = placed.and_then(|placed| what_of(record.as_deref()?, placed.kind));
+            if what.is_none() {
                 not_a_hold(index);
             }
             let everything = PlacedHold { kind: HoldKind::Tenant, extends: true };
-            let (placed, what) = read.unwrap_or((everything, What::Tenant));
+            let (placed, what) = (placed.unwrap_or(everything), what.unwrap_or(What::Tenant));
             if placed.extends {
                 let matcher = match &what {
                     What::Filter(filter, _) => filter.matcher(&log.identity.index_key),
@@ -323,23 +324,27 @@ impl Service {
         Ok(())
     }
 
-    /// Lists the members of holds that a stop cut off before theirs were listed.
+    /// Lists the members of holds that have no complete list yet: those of long logs, and those that a stop cut off.
+    ///
+    /// # Errors
+    /// The first fault; the others are listed all the same.
     pub(super) fn resolve_holds(&self) -> Result<(), Error> {
-        let waiting = || {
-            let logs = self.0.store.logs().into_iter().filter(|log| !log.holds().is_empty());
-            logs.flat_map(|log| {
-                let holds = self.0.holds.of(log.identity.number);
-                let open = holds.iter().find(|hold| is_open(hold)).map(|hold| hold.index);
-                open.map(|hold| (log, hold))
-            })
-            .next()
-        };
-        while let Some((log, hold)) = waiting() {
-            let record = self.0.store.record(&log, hold).map_err(|error| internal(&error))?;
-            let (_, what) = record.as_deref().and_then(read_placed).ok_or_else(|| not_a_hold(hold))?;
-            self.resolve(&log, hold, &what)?;
+        let mut first = Ok(());
+        for log in self.0.store.logs() {
+            if log.holds().is_empty() {
+                continue;
+            }
+            for hold in self.0.holds.of(log.identity.number).iter().filter(|hold| is_open(hold)) {
+                let record = self.0.store.record(&log, hold.index).map_err(|error| internal(&error))?;
+                let what = record.as_deref().and_then(|record| what_of(record, hold.placed.kind));
+                let listed = match what {
+                    Some(what) => self.resolve(&log, hold.index, &what).map(drop),
+                    None => Err(not_a_hold(hold.index)),
+                };
+                first = first.and(listed);
+            }
         }
-        Ok(())
+        first
     }
 
     /// Lists what a hold holds of what is there, durably. Answers what it names that is gone. Nothing that it lists leaves
@@ -465,8 +470,9 @@ impl Service {
         let hold = self.hold_named(log, &index.to_string())?;
         let record = self.0.store.record(log, index).map_err(|error| internal(&error))?;
         let record = record.ok_or_else(|| not_a_hold(index))?;
-        let body = record.record.body().and_then(Result::ok).ok_or_else(|| not_a_hold(index))?;
-        let text = |path: &str| disclosed(&body, path);
+        // One that cannot be read is in force, and shown as far as it can be.
+        let body = record.record.body().and_then(Result::ok);
+        let text = |path: &str| disclosed(body.as_ref()?, path);
         let filter =
             text("/metadata").and_then(|metadata| metadata.get("filter")?.as_str().map(str::to_owned));
         Ok(HoldView {
@@ -563,13 +569,17 @@ fn indexes_text(indexes: &[u64]) -> String {
     text
 }
 
-/// What the entry of a hold says, its sealed part included.
-fn read_placed(record: &Sequenced) -> Option<(PlacedHold, What)> {
+/// What the entry of a hold says in clear.
+fn facts_of(record: &Sequenced) -> Option<PlacedHold> {
+    PlacedHold::from_facts(&record.record.body()?.ok()?.facts()?).ok()
+}
+
+/// What the entry of a hold says sealed: what is to be held.
+fn what_of(record: &Sequenced, kind: HoldKind) -> Option<What> {
     let body = record.record.body()?.ok()?;
-    let placed = PlacedHold::from_facts(&body.facts()?).ok()?;
     let metadata = disclosed(&body, "/metadata");
     let text = |name: &str| metadata.as_ref()?.get(name)?.as_str().map(str::to_owned);
-    let what = match placed.kind {
+    Some(match kind {
         HoldKind::Tenant => What::Tenant,
         HoldKind::Filter => {
             let text = text("filter")?;
@@ -578,8 +588,7 @@ fn read_placed(record: &Sequenced) -> Option<(PlacedHold, What)> {
         HoldKind::Indexes => {
             What::Indexes(text("indexes")?.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?)
         }
-    };
-    Some((placed, what))
+    })
 }
 
 /// A sealed value of a body.

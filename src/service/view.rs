@@ -221,7 +221,7 @@ pub struct ErasureView {
     /// Until when backups made before it was done still hold what it took, by the days that the operator says they are kept.
     /// Counted from now while it is not done.
     pub backups_until: String,
-    /// Why it is not done, where something failed; it is tried again.
+    /// That something failed and is tried again, or that it waits for another key.
     pub detail: Option<String>,
 }
 

@@ -376,7 +376,8 @@ impl State {
         for _ in 0..erasures {
             let place = (from.u32()?, from.u64()?);
             let at = from.offset();
-            state.erasures.insert(place, ErasurePhase::from_code(from.u8()?).ok_or(Short { at })?);
+            let phase = ErasurePhase::from_code(from.u8()?).filter(|phase| *phase != ErasurePhase::Done);
+            state.erasures.insert(place, phase.ok_or(Short { at })?);
         }
         if from.rest() != 0 { Err(Short { at: from.offset() }) } else { Ok(state) }
     }

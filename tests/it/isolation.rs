@@ -255,6 +255,9 @@ fn an_approval_is_for_another_key_of_the_tenant_with_the_scope() {
     }
     let in_force = || server.get(holds, &asks).json()["holds"].as_array().unwrap().len();
     assert_eq!(in_force(), 1, "who may not approve has changed nothing");
+    // Who may make keys is not two by making another.
+    let made_since = server.key(&["hold"]);
+    assert_eq!(server.post(&path, &made_since, "").code(), "forbidden");
     let approved = server.post(&path, &approves, "");
     assert_eq!((approved.status, &approved.json()["approval"]["state"]), (200, &json!("approved")));
     assert_eq!(in_force(), 0);

@@ -44,9 +44,9 @@ struct RequestArgs {
     #[command(flatten)]
     tenant: TenantArg,
 
-    /// Type of the person as actor or target, such as `user`
+    /// Type of the person as actor or target, such as `user`; left out, it is those that have none
     #[arg(long = "type", value_name = "TYPE")]
-    kind: String,
+    kind: Option<String>,
 
     /// Id of the person; it stays in the history of your shell, --id-file does not
     #[arg(long, conflicts_with = "id_file")]
@@ -101,6 +101,8 @@ struct ErasureView {
     requested_at: String,
     #[serde(default)]
     records: Option<u64>,
+    #[serde(default)]
+    other_types: Option<u64>,
     disclosures: u64,
     held: u64,
     backups_until: String,
@@ -140,7 +142,11 @@ fn request(args: &RequestArgs, output: &Output) -> Result<Exit, Failure> {
         }
     };
     let client = Client::new(&args.server, output)?;
-    let body = json!({"subject": {"type": args.kind, "id": id}, "basis": args.basis}).to_string();
+    let mut subject = json!({"id": id});
+    if let Some(kind) = &args.kind {
+        subject["type"] = kind.as_str().into();
+    }
+    let body = json!({"subject": subject, "basis": args.basis}).to_string();
     let path = erasures(&args.tenant);
     let ask = Ask { method: "POST", path, body: Some(body.as_bytes()), repeat: Repeat::Never };
     let raw: Box<RawValue> = client.ask_json(&ask)?;
@@ -256,7 +262,15 @@ fn came(erasure: &ErasureView) -> String {
         held => format!(", {} held", counted(held, "record")),
     };
     match erasure.records {
-        Some(records) if !erasure.is_done() => format!("{} to erase{held}", counted(records, "record")),
+        Some(records) if !erasure.is_done() => {
+            let others = match erasure.other_types {
+                None | Some(0) => String::new(),
+                Some(others) => {
+                    format!("; {} with this id under another type stay", counted(others, "record"))
+                }
+            };
+            format!("{} to erase{held}{others}", counted(records, "record"))
+        }
         _ => format!("{} erased{held}", counted(erasure.disclosures, "value")),
     }
 }

@@ -30,8 +30,8 @@ struct ErasureWanted {
 #[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "a schema alone")]
 struct Subject {
-    /// `type` of the actor or target.
-    r#type: String,
+    /// `type` of the actor or target; absent, it is those that have none.
+    r#type: Option<String>,
     /// Its `id`.
     id: String,
 }

@@ -39,7 +39,7 @@ pub const MAX_ERASURE_BYTES: usize = 32 << 10;
 /// Days that backups are kept, unless said otherwise.
 pub const BACKUP_DAYS: u16 = 30;
 
-/// Erasures that are asked for and not done, at once: 16 bytes each in every snapshot.
+/// Erasures that are asked for and not done, at once: 13 bytes each in every snapshot.
 const MAX_OPEN: usize = 10_000;
 
 /// Longest basis, in bytes.
@@ -64,6 +64,8 @@ pub(super) struct Erasures {
     backup_days: u16,
     stopping: Arc<AtomicBool>,
     worker: Mutex<Worker>,
+    /// The worker's own.
+    certified: Mutex<run::Certified>,
 }
 
 #[derive(Default)]
@@ -75,7 +77,14 @@ struct Worker {
 
 impl Erasures {
     pub(super) fn new(needs_approval: bool, pauses: bool, backup_days: u16) -> Erasures {
-        Erasures { needs_approval, pauses, backup_days, stopping: Arc::default(), worker: Mutex::default() }
+        Erasures {
+            needs_approval,
+            pauses,
+            backup_days,
+            stopping: Arc::default(),
+            worker: Mutex::default(),
+            certified: Mutex::default(),
+        }
     }
 
     /// Breaks off what runs, and waits for it.
@@ -269,7 +278,8 @@ impl Service {
                 let state = if *phase == ErasurePhase::Certified { "rewriting" } else { "pending" };
                 (state, Some(failing).filter(|_| !runs && all.worker.lock().failed.is_some()))
             }
-            None if outcome.done_at.is_some() => ("done", None),
+            // The entry that says when may have expired before the one that asked.
+            None if outcome.done_at.is_some() || outcome.is_certified => ("done", None),
             None => ("pending", Some(not_asked)),
         };
         let from = outcome.done_at.unwrap_or_else(|| self.0.stamps.now());
@@ -295,6 +305,7 @@ impl Service {
             if let Some(certificate) = certificate_of(record) {
                 for request in certificate.requests.iter() {
                     let outcome = outcomes.entry(request).or_default();
+                    outcome.is_certified = true;
                     outcome.disclosures += certificate.count();
                     outcome.held = outcome.held.max(certificate.held);
                 }
@@ -326,6 +337,7 @@ impl Service {
 /// What became of one erasure, as the log says. What a batch erased is counted for each request in it.
 #[derive(Clone, Copy, Default)]
 struct ErasureOutcome {
+    is_certified: bool,
     disclosures: u64,
     held: u64,
     done_at: Option<u64>,

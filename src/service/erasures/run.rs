@@ -47,14 +47,14 @@ const PAUSE_POLL: Duration = Duration::from_millis(50);
 /// What is to go: sets of indexes by log and path.
 type Going = BTreeMap<(u32, String), Vec<IndexSet>>;
 
-/// What a batch of this process has certified, by log: the newest hold of the log at that time. After a restart it is
-/// certified anew before anything leaves.
-pub(super) type Certified = HashMap<u32, u64>;
+/// What this process has certified, by log, and by layer where that was done anew: the newest hold of the log at that
+/// time. After a restart it is certified anew before anything leaves.
+pub(super) type Certified = HashMap<(u32, Option<LayerId>), u64>;
 
 impl Service {
     /// Erases until nothing is asked for.
     pub(super) fn erase_all(&self) -> Result<(), Error> {
-        let mut certified = Certified::new();
+        let mut certified = self.0.erasures.certified.lock();
         while !self.0.store.erasures().is_empty() {
             self.pause_between_batches()?;
             // A hold whose members are not listed yet would keep everything in front of it.
@@ -109,16 +109,25 @@ impl Service {
     ) -> Result<(), Error> {
         let Some(log) = self.0.store.log(number) else { return Ok(()) };
         let end = log.size();
-        let is_asked = |index: u64| requests.binary_search(&index).is_ok();
+        let open = self.0.store.erasures();
+        // One that is not of this batch is still to be read, unless nothing comes of it any more.
+        let is_asked = |index: u64| {
+            requests.binary_search(&index).is_ok()
+                || !open.contains_key(&(number, index)) && !self.waits_for_approval(&log, index)
+        };
         let mut all: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-        let (mut held, mut known) = (BTreeSet::new(), None);
+        let (mut held, mut known, mut unread) = (BTreeSet::new(), None, None);
+        let mut taken = Vec::with_capacity(requests.len());
         for request in &requests {
             self.go_on()?;
             let record = self.0.store.record(&log, *request).map_err(|error| internal(&error))?;
-            let person = record.as_deref().and_then(person_of).ok_or_else(|| {
+            let Some(person) = record.as_deref().and_then(person_of) else {
+                // Left open, and said: others of the log are not to wait for it.
                 let detail = format!("the entry at index {request} must name whom to erase and does not");
-                Error::new(ErrorCode::Internal, detail)
-            })?;
+                unread = Some(Error::new(ErrorCode::Internal, detail));
+                continue;
+            };
+            taken.push(*request);
             let found = self.find(&log, end, &person, &is_asked)?;
             for (path, indexes) in found.disclosures {
                 all.entry(path).or_default().extend(indexes);
@@ -145,10 +154,15 @@ impl Service {
             });
         }
         all.retain(|_, indexes| !indexes.is_empty());
-        let certificates = ErasureCertificate::of(&set_of(&requests), &all, held.len() as u64);
-        let places: Vec<(u32, u64)> = requests.iter().map(|request| (number, *request)).collect();
-        certified.insert(number, self.0.holds.newest(number));
-        self.write_certificates(&log, &certificates, &places)
+        if taken.is_empty() {
+            return unread.map_or(Ok(()), Err);
+        }
+        let certificates = ErasureCertificate::of(&set_of(&taken), &all, held.len() as u64);
+        let places: Vec<(u32, u64)> = taken.iter().map(|request| (number, *request)).collect();
+        certified.retain(|(of, _), _| *of != number);
+        certified.insert((number, None), self.0.holds.newest(number));
+        self.write_certificates(&log, &certificates, &places)?;
+        unread.map_or(Ok(()), Err)
     }
 
     fn write_certificates(
@@ -276,7 +290,7 @@ impl Service {
         let mut go_on = |bytes| step(bytes) && !self.0.erasures.stopping.load(Ordering::Acquire);
         loop {
             let left = self.left_of(layer, &going)?;
-            self.certify_again(&left, batch, certified)?;
+            self.certify_again(layer, &left, batch, certified)?;
             if left.paths.is_empty() {
                 return Ok(());
             }
@@ -287,7 +301,7 @@ impl Service {
                     .filter(|((of, _), indexes)| *of == log && indexes.binary_search(&index).is_ok());
                 without(&record.body, &paths.map(|((_, path), _)| path.as_str()).collect::<Vec<_>>())
             };
-            let mut agree = || Ok(self.is_as_certified(&left, certified).then_some(()));
+            let mut agree = || Ok(self.is_as_certified(layer, &left, certified).then_some(()));
             if let Some(done) = self.replace_layer(layer, &mut change, &mut go_on, &mut agree)? {
                 let records = done.rewritten.changed;
                 tracing::info!(%layer, records, "what was sealed of records was erased");
@@ -345,6 +359,7 @@ impl Service {
     /// Certifies anew what is left, and says what is held now, where a hold was placed since, or that was before a restart.
     fn certify_again(
         &self,
+        layer: LayerId,
         left: &Left,
         batch: &BTreeMap<u32, Vec<u64>>,
         certified: &mut Certified,
@@ -354,7 +369,7 @@ impl Service {
         for number in numbers {
             let _gate = self.0.retention.gate.lock();
             let newest = self.0.holds.newest(number);
-            if certified.get(&number) == Some(&newest) {
+            if is_certified(certified, (number, layer), newest) {
                 continue;
             }
             let (Some(log), Some(requests)) = (self.0.store.log(number), batch.get(&number)) else {
@@ -371,7 +386,7 @@ impl Service {
                 let held = left.held.get(&number).map_or(0, |held| held.len() as u64);
                 let certificates = ErasureCertificate::of(&set_of(requests), &paths, held);
                 self.write_certificates(&log, &certificates, &[])?;
-                certified.insert(number, newest);
+                certified.insert((number, Some(layer)), newest);
             }
         }
         Ok(())
@@ -379,9 +394,9 @@ impl Service {
 
     /// Whether nothing of it is held by what came since it was looked at, and all is certified behind every hold. Asked where
     /// no hold can be placed.
-    fn is_as_certified(&self, left: &Left, certified: &Certified) -> bool {
+    fn is_as_certified(&self, layer: LayerId, left: &Left, certified: &Certified) -> bool {
         left.paths.keys().all(|(number, _)| {
-            certified.get(number) == Some(&self.0.holds.newest(*number))
+            is_certified(certified, (*number, layer), self.0.holds.newest(*number))
                 && !left.is_held_by_newer(*number, &self.0.holds.of(*number))
         })
     }
@@ -434,6 +449,11 @@ impl Left {
             .filter(is_new)
             .any(|hold| indexes.iter().any(|indexes| indexes.iter().any(|index| hold.holds(*index, true))))
     }
+}
+
+/// Whether what goes of a layer is certified behind the newest hold of the log.
+fn is_certified(certified: &Certified, (number, layer): (u32, LayerId), newest: u64) -> bool {
+    [None, Some(layer)].iter().any(|part| certified.get(&(number, *part)) == Some(&newest))
 }
 
 /// A body without some of its disclosures.

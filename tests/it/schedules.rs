@@ -243,6 +243,8 @@ impl ModelHold {
 struct Model {
     events: BTreeMap<u64, Known>,
     holds: Vec<ModelHold>,
+    /// A compaction of the running store was begun, and may still run.
+    is_compacting: bool,
     /// Persons whose erasure was asked for and is not known to be done: it may go on at any time.
     erasing: BTreeSet<u64>,
     /// Index of each policy, and its months by class.
@@ -285,8 +287,11 @@ impl Model {
         }
     }
 
-    /// What an erasure that is under way may take: all of the person's that is not held at the time.
-    fn pass_time(&mut self) {
+    /// What is under way may take what is due, or a person's, and not held at the time.
+    fn pass_time(&mut self, now: DateTime<Utc>) {
+        if self.is_compacting {
+            self.compacted(now, false);
+        }
         for person in self.erasing.clone() {
             self.erased(person, false);
         }
@@ -365,8 +370,8 @@ struct Play {
 
 impl Play {
     fn send(&mut self, mut wanted: Value) {
-        self.model.pass_time();
         self.now += Duration::from_secs(1);
+        self.model.pass_time(self.now);
         wanted["at"] = json!(self.now.timestamp_micros());
         if self.is_told {
             println!("{} {wanted}", self.now);
@@ -409,6 +414,7 @@ impl Play {
 
     fn kill(&mut self) {
         if let Some((mut child, ..)) = self.child.take() {
+            self.model.is_compacting = false;
             child.kill().unwrap();
             child.wait().unwrap();
         }
@@ -573,11 +579,13 @@ impl Play {
         let is_whole = self.dice.roll(3) > 0;
         let done = self.try_do(json!({"do": if is_whole { "compact" } else { "begin" }}));
         self.model.compacted(self.now, is_whole && done.is_some());
+        // The whole one is of a store that was stopped before.
+        self.model.is_compacting = !is_whole && done.is_some();
     }
 
     fn look(&mut self, context: &str) {
         let records = self.surely(&json!({"do": "records"}));
-        self.model.pass_time();
+        self.model.pass_time(self.now);
         self.model.check(&records, context);
     }
 }

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -29,14 +29,21 @@ pub fn rewrite_bytes(layer_bytes: u64) -> u64 {
     layer_bytes.saturating_mul(2)
 }
 
+/// What a rewrite asks for before it begins: 1.7 times the layer. Less than is kept for it, so that the room that is there
+/// when appends are refused is enough.
+pub fn rewrite_needs(layer_bytes: u64) -> u64 {
+    layer_bytes.saturating_mul(17) / 10
+}
+
 /// The free space of one file system, read at most every [`READING_AGE`], against two marks: the floor, below which
 /// nothing is rewritten, and the low-water mark above it, below which no new event is taken. Between them is room to
-/// rewrite the largest layer. Who rewrites uses that room up, so for as long as that lasts the floor is the only mark.
+/// rewrite the largest layer. Who rewrites a layer uses up what is kept for that one, so for as long as that lasts the mark is
+/// lower by so much.
 pub struct FreeSpace {
     dir: PathBuf,
     floor_bytes: AtomicU64,
     rewrite_bytes: AtomicU64,
-    is_rewriting: AtomicBool,
+    in_use: AtomicU64,
     reading: Mutex<Option<(Instant, u64)>>,
 }
 
@@ -47,7 +54,7 @@ impl FreeSpace {
             dir: dir.into(),
             floor_bytes: AtomicU64::new(LOW_WATER_FLOOR_BYTES),
             rewrite_bytes: AtomicU64::new(0),
-            is_rewriting: AtomicBool::new(false),
+            in_use: AtomicU64::new(0),
             reading: Mutex::new(None),
         }
     }
@@ -67,17 +74,16 @@ impl FreeSpace {
         self.rewrite_bytes.store(rewrite_bytes(bytes), Ordering::Relaxed);
     }
 
-    /// Begins to use up the room for a rewrite, until the answer is dropped. One at a time.
-    pub fn rewriting(&self) -> Rewriting<'_> {
-        self.is_rewriting.store(true, Ordering::Relaxed);
+    /// Begins to use up the room for the rewrite of a layer of that many bytes, until the answer is dropped. One at a time.
+    pub fn rewriting(&self, layer_bytes: u64) -> Rewriting<'_> {
+        self.in_use.store(rewrite_bytes(layer_bytes), Ordering::Relaxed);
         Rewriting(self)
     }
 
     /// The low-water mark.
     pub fn low_water_bytes(&self) -> u64 {
-        let rewrite = self.rewrite_bytes.load(Ordering::Relaxed);
-        let kept = if self.is_rewriting.load(Ordering::Relaxed) { 0 } else { rewrite };
-        self.floor_bytes().saturating_add(kept)
+        let kept = self.rewrite_bytes.load(Ordering::Relaxed);
+        self.floor_bytes().saturating_add(kept.saturating_sub(self.in_use.load(Ordering::Relaxed)))
     }
 
     /// Bytes an ordinary process may still write; up to [`READING_AGE`] old.
@@ -119,7 +125,7 @@ pub struct Rewriting<'a>(&'a FreeSpace);
 
 impl Drop for Rewriting<'_> {
     fn drop(&mut self) {
-        self.0.is_rewriting.store(false, Ordering::Relaxed);
+        self.0.in_use.store(0, Ordering::Relaxed);
     }
 }
 
@@ -161,7 +167,11 @@ mod tests {
         assert_eq!(space.low_water_bytes(), LOW_WATER_FLOOR_BYTES);
         space.set_largest_layer(10);
         assert_eq!(space.low_water_bytes(), LOW_WATER_FLOOR_BYTES + 20);
-        let rewriting = space.rewriting();
+        // The room for a layer of four is in use; what is kept for the largest beyond that stays.
+        let rewriting = space.rewriting(4);
+        assert_eq!(space.low_water_bytes(), LOW_WATER_FLOOR_BYTES + 12);
+        drop(rewriting);
+        let rewriting = space.rewriting(10);
         assert_eq!(space.low_water_bytes(), LOW_WATER_FLOOR_BYTES);
         drop(rewriting);
         space.set_largest_layer(u64::MAX);

@@ -74,6 +74,8 @@ struct Waiting {
     asked_by: String,
     asked_at: u64,
     expires_at: u64,
+    /// Another key approved it, and it is being done.
+    is_taken: bool,
 }
 
 /// What waits, by id.
@@ -127,6 +129,7 @@ impl Service {
             asked_by: by.key_id.clone(),
             asked_at: self.0.stamps.now(),
             expires_at: self.0.stamps.now() + WAITS_MICROS,
+            is_taken: false,
         };
         let view = waiting.view(&id, "pending", None);
         self.0.approvals.0.lock().insert(id, waiting);
@@ -195,20 +198,25 @@ impl Service {
             self.0.approvals.0.lock().remove(id);
             return Err(unknown());
         }
-        // Taken out while it is done, so that it is done once.
-        let Some(waiting) = self.0.approvals.0.lock().remove(id) else { return Err(unknown()) };
+        // Marked while it is done, so that it is done once, and seen to be on its way.
+        let mark = |is_taken: bool| {
+            let mut all = self.0.approvals.0.lock();
+            let waiting = all.get_mut(id)?;
+            let was_taken = std::mem::replace(&mut waiting.is_taken, is_taken);
+            (was_taken != is_taken).then(|| waiting.view(id, "approved", Some(&by.key_id)))
+        };
+        let view = mark(true).ok_or_else(unknown)?;
         let done = match act {
             Act::ReleaseHold { hold } => self.release_now(&log, hold, &asked_by, &by.key_id),
             Act::CloseLog { size } => self.close_now(&log, size, &asked_by, &by.key_id),
             Act::Erase { request } => self.erase_approved(&log, request, &by.key_id),
         };
-        if let Err(error) = done {
-            // A hold that was released meanwhile, a log that was closed: there is nothing left to approve.
-            if error.code != ErrorCode::NotFound {
-                self.0.approvals.0.lock().insert(id.to_owned(), waiting);
-            }
-            return Err(error);
+        // A hold that was released meanwhile: there is nothing left to approve.
+        if done.as_ref().err().is_none_or(|error| error.code == ErrorCode::NotFound) {
+            self.0.approvals.0.lock().remove(id);
+        } else {
+            mark(false);
         }
-        Ok(waiting.view(id, "approved", Some(&by.key_id)))
+        done.map(|()| view)
     }
 }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::append::{MAX_BATCH_EVENTS, MAX_SUBMISSION_BYTES, internal};
 use super::approvals::{Act, ApprovalView};
-use super::system::own;
+use super::system::{BETWEEN_TRIES, TRIES, own};
 use super::view::HoldView;
 use super::{Error, ErrorCode, Principal, Scope, Service};
 use crate::event::catalog::{Builder, action};
@@ -45,6 +45,9 @@ const MAX_CASE_BYTES: usize = 256;
 /// How long a hold waits for a compaction that is letting bodies go.
 const GATE_WAIT: Duration = Duration::from_secs(10);
 
+/// How long a hold waits for another one that is being listed before it is listed behind its answer.
+const LISTING_WAIT: Duration = Duration::from_secs(1);
+
 /// Indexes of bodies that were gone already which an answer lists; all are counted.
 const MAX_GONE: usize = 1_000;
 
@@ -58,8 +61,8 @@ const MAX_LATE_PAGES: u32 = 60;
 #[derive(Default)]
 pub(super) struct Holds {
     in_force: RwLock<HashMap<u32, Arc<Vec<Arc<Hold>>>>>,
-    /// Index of the newest hold of each log that was placed since the service was opened, also of one that was released.
-    newest: RwLock<HashMap<u32, u64>>,
+    /// How often a hold of each log was placed or released since the service was opened.
+    changes: RwLock<HashMap<u32, u64>>,
     /// Members are listed by one at a time.
     listing: Mutex<()>,
 }
@@ -70,9 +73,18 @@ impl Holds {
         self.in_force.read().get(&log).cloned().unwrap_or_default()
     }
 
-    /// Index of the newest hold that was placed since the service was opened; 0 for none, which no hold has.
-    pub(super) fn newest(&self, log: u32) -> u64 {
-        self.newest.read().get(&log).copied().unwrap_or(0)
+    /// How often a hold of the log was placed or released since the service was opened.
+    pub(super) fn changes(&self, log: u32) -> u64 {
+        self.changes.read().get(&log).copied().unwrap_or(0)
+    }
+
+    /// Whether a hold of the log has no complete list yet: then what it holds below itself is not known.
+    pub(super) fn is_listing(&self, log: u32) -> bool {
+        self.of(log).iter().any(|hold| is_open(hold))
+    }
+
+    fn has_changed(&self, log: u32) {
+        *self.changes.write().entry(log).or_default() += 1;
     }
 
     fn change(&self, log: u32, change: impl FnOnce(&mut Vec<Arc<Hold>>)) {
@@ -152,7 +164,11 @@ pub(super) fn restore(store: &Store) -> Result<Restored, Error> {
         let mut holds = Vec::new();
         let mut oldest = None;
         for index in log.holds() {
-            let record = store.record(&log, index).map_err(|error| internal(&error))?;
+            // A page that cannot be read is damage of one log: it keeps all of that one, and no other from being served.
+            let record = store.record(&log, index).unwrap_or_else(|error| {
+                tracing::error!(%error, "the entry of a hold cannot be read; everything in its log is held");
+                None
+            });
             oldest = oldest.or(record.as_ref().map(|record| record.record.recorded_at));
             let placed = record.as_deref().and_then(facts_of);
             let what = placed.and_then(|placed| what_of(record.as_deref()?, placed.kind));
@@ -171,7 +187,9 @@ pub(super) fn restore(store: &Store) -> Result<Restored, Error> {
             holds.push(Hold::new(index, placed));
         }
         if !holds.is_empty() {
-            read_lists(store, &log, oldest, &mut holds)?;
+            if let Err(error) = read_lists(store, &log, oldest, &mut holds) {
+                tracing::error!(%error, "lists of holds cannot be read; what was there when they were placed is held");
+            }
             restored.holds.change(number, |all| all.extend(holds.into_iter().map(Arc::new)));
         }
     }
@@ -290,7 +308,7 @@ impl Service {
         let records = self.write_own(vec![own(log, event)?], vec![control])?;
         let index = records.first().map(|record| record.index).ok_or_else(|| not_a_hold(log.size()))?;
         self.0.holds.change(number, |holds| holds.push(Arc::new(Hold::new(index, placed))));
-        self.0.holds.newest.write().insert(number, index);
+        self.0.holds.has_changed(number);
         Ok(index)
     }
 
@@ -321,6 +339,7 @@ impl Service {
         let event = facts.fold(event, |event, (name, value)| event.fact(name, value));
         self.write_own(vec![own(log, event)?], vec![Control::ReleaseHold { log: number, hold }])?;
         self.0.holds.change(number, |holds| holds.retain(|other| other.index != hold));
+        self.0.holds.has_changed(number);
         Ok(())
     }
 
@@ -350,13 +369,19 @@ impl Service {
     /// Lists what a hold holds of what is there, durably. Answers what it names that is gone. Nothing that it lists leaves
     /// meanwhile: until it is resolved it holds everything below it.
     fn resolve(&self, log: &Log, index: u64, what: &What) -> Result<Vec<u64>, Error> {
-        let _one = self.0.holds.listing.lock();
+        let Some(_one) = self.0.holds.listing.try_lock_for(LISTING_WAIT) else {
+            let detail =
+                "the members of another hold are being listed; this one is in force and listed behind it";
+            return Err(Error::new(ErrorCode::Busy, detail));
+        };
         if !self.hold_named(log, &index.to_string()).is_ok_and(|hold| is_open(&hold)) {
             return Ok(Vec::new());
         }
         let store = &self.0.store;
         let (mut whole, mut reduced, mut gone) = (Members::default(), Members::default(), Vec::new());
         let mut take = |record: &Sequenced| match record.record.body() {
+            // Of a whole tenant nobody asked for these by name.
+            None if matches!(what, What::Tenant) => {}
             None => gone.push(record.index),
             Some(Ok(body)) if body.withheld().is_ok_and(|withheld| !withheld.is_empty()) => {
                 reduced.push(record.index);
@@ -387,8 +412,6 @@ impl Service {
                     })
                     .map_err(|error| internal(&error))?;
                 stopped?;
-                // Nobody asked for these by name.
-                gone.clear();
             }
         }
         self.write_lists(log, index, &whole.finish(), &reduced.finish())?;
@@ -442,14 +465,32 @@ impl Service {
         items: Vec<Prepared>,
         parts: Vec<&ResolvedHold>,
     ) -> Result<(), Error> {
-        self.write_patiently(items, Vec::new)?;
-        let mut hold = Hold::clone(&*self.hold_named(log, &index.to_string())?);
-        parts.into_iter().try_for_each(|part| hold.resolve(part)).map_err(|_| not_a_hold(index))?;
-        let hold = Arc::new(hold);
-        self.0.holds.change(log.identity.number, |holds| {
-            holds.iter_mut().filter(|other| other.index == index).for_each(|other| *other = hold.clone());
-        });
-        Ok(())
+        for _ in 0..TRIES {
+            self.stop_listing()?;
+            // Under the lock, so that no list comes behind the release of its hold.
+            if let Ok(_gate) = self.hold_gate() {
+                let Ok(hold) = self.hold_named(log, &index.to_string()) else { return Ok(()) };
+                match self.write_own(items.clone(), Vec::new()) {
+                    Err(error) if error.code == ErrorCode::Busy => {}
+                    written => {
+                        written?;
+                        let mut hold = Hold::clone(&hold);
+                        let taken = parts.iter().try_for_each(|part| hold.resolve(part));
+                        taken.map_err(|_| not_a_hold(index))?;
+                        let hold = Arc::new(hold);
+                        self.0.holds.change(log.identity.number, |holds| {
+                            let other = holds.iter_mut().find(|other| other.index == index);
+                            other.into_iter().for_each(|other| *other = hold.clone());
+                        });
+                        return Ok(());
+                    }
+                }
+            }
+            std::thread::sleep(BETWEEN_TRIES);
+        }
+        let detail =
+            "the queue stayed full for a minute; the hold is in force and its members are listed later";
+        Err(Error::new(ErrorCode::Busy, detail))
     }
 
     /// The lock under which holds and policies change, and bodies are let go of.

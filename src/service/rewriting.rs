@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::append::internal;
 use super::{Error, ErrorCode, Service};
-use crate::process::space::rewrite_bytes;
+use crate::process::space::rewrite_needs;
 use crate::store::layer_id::LayerId;
 use crate::store::layers::{LayerError, Layers};
 use crate::store::rewrite::{ChangeRecord, RewriteError, Rewritten, rewrite};
@@ -56,7 +56,7 @@ impl Service {
         let _one = self.0.compactions.rewriting.lock();
         let bytes_before = layers.disk_bytes(layer).map_err(|error| internal(&error))?;
         self.demand_room(bytes_before)?;
-        let _room = self.0.space.rewriting();
+        let _room = self.0.space.rewriting(bytes_before);
         let sealed = layers.dirs().into_iter().find(|(id, _)| *id == layer);
         let sealed = sealed.and_then(|(_, dir)| Seal::read(&dir).transpose()).transpose();
         let sealed = sealed.map_err(|error| internal(&error))?.ok_or_else(|| {
@@ -104,11 +104,19 @@ impl Service {
         // A layer that cannot be measured is one that just went over to another generation; it is measured next time.
         let bytes = layers.list().into_iter().filter_map(|layer| layers.disk_bytes(layer).ok());
         self.0.space.set_largest_layer(bytes.max().unwrap_or(0));
+        let (free, mark) = (self.0.space.free_bytes(), self.0.space.low_water_bytes());
+        if free.is_ok_and(|free| free >= mark && free < mark.saturating_add(mark / 4)) {
+            tracing::warn!(
+                mark,
+                "free space nears the low-water mark, below which no event is taken: extend the disk"
+            );
+        }
     }
 
     fn out_of_room(&self, layer: LayerId) -> Error {
         let detail = format!(
-            "fewer than {} bytes are free while layer {layer} is rewritten beside itself; what was written of it is removed,              the layer is unchanged. Free space or extend the disk.",
+            "fewer than {} bytes are free while layer {layer} is rewritten beside itself; what was written of it is removed, \
+             the layer is unchanged. Free space or extend the disk.",
             self.0.space.floor_bytes()
         );
         Error::new(ErrorCode::StorageFull, detail)
@@ -118,7 +126,7 @@ impl Service {
     /// those who append are not to feel it.
     fn demand_room(&self, bytes: u64) -> Result<(), Error> {
         let free = self.0.space.free_bytes().map_err(|error| internal(&error))?;
-        let needed = rewrite_bytes(bytes).saturating_add(self.0.space.floor_bytes());
+        let needed = rewrite_needs(bytes).saturating_add(self.0.space.floor_bytes());
         if free >= needed {
             return Ok(());
         }

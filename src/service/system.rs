@@ -17,8 +17,8 @@ use crate::tlog::hash::Hash;
 use crate::tlog::merkle::Frontier;
 
 /// How often entries are offered to a full queue, and how long between: a minute.
-const TRIES: u32 = 60;
-const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+pub(super) const TRIES: u32 = 60;
+pub(super) const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
 /// Size and root of the map of all logs.
 pub(super) struct LogMap {

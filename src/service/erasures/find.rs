@@ -79,7 +79,7 @@ impl Service {
         log: &Log,
         end: u64,
         person: &Person,
-        asked: &dyn Fn(u64) -> bool,
+        asked: &dyn Fn(&Sequenced) -> bool,
     ) -> Result<Found, Error> {
         let holds = self.0.holds.of(log.identity.number);
         let mut found = Found { holds: holds.iter().map(|hold| hold.index).collect(), ..Found::default() };
@@ -92,7 +92,7 @@ impl Service {
                 self.go_on()?;
                 let body = body_of(record)?;
                 let is_request = body.action() == Some(action::ERASURE_REQUESTED);
-                if body.is_own() && !(is_request && asked(record.index)) {
+                if body.is_own() && !(is_request && asked(record)) {
                     return Ok(());
                 }
                 let mut paths = paths_of(&body, person);

@@ -21,7 +21,7 @@ use crate::event::{Body, Outcome};
 use crate::ingest::queue::Control;
 use crate::retention::{ErasureCertificate, Hold, IndexSet, Pushed, SetBuilder};
 use crate::store::layer_id::LayerId;
-use crate::store::log::Log;
+use crate::store::log::{Log, Sequenced};
 use crate::store::record::Record;
 use crate::store::rewrite::Change;
 use crate::store::state::ErasurePhase;
@@ -41,14 +41,17 @@ const GATHER: Duration = Duration::from_millis(300);
 /// n-th part of a month n seconds pass, so that a month of nothing but erasures makes some 2,300.
 const MAX_PAUSE_SECONDS: u32 = 3_600;
 
+/// How long an entry that asks for an erasure may take until it is known to wait for another key, or to be on its way.
+const ASKED_MICROS: u64 = 60_000_000;
+
 /// How often a pause looks whether the server stops.
 const PAUSE_POLL: Duration = Duration::from_millis(50);
 
 /// What is to go: sets of indexes by log and path.
-type Going = BTreeMap<(u32, String), Vec<IndexSet>>;
+type Going = BTreeMap<(u32, String), Vec<Arc<IndexSet>>>;
 
-/// What this process has certified, by log, and by layer where that was done anew: the newest hold of the log at that
-/// time. After a restart it is certified anew before anything leaves.
+/// What this process has certified, by log, and by layer where that was done anew: how often holds of the log had changed at
+/// that time. After a restart it is certified anew before anything leaves.
 pub(super) type Certified = HashMap<(u32, Option<LayerId>), u64>;
 
 impl Service {
@@ -58,7 +61,9 @@ impl Service {
         while !self.0.store.erasures().is_empty() {
             self.pause_between_batches()?;
             // A hold whose members are not listed yet would keep everything in front of it.
-            self.resolve_holds()?;
+            if let Err(error) = self.resolve_holds() {
+                tracing::warn!(%error, "the members of a hold are not listed; erasures of its log wait");
+            }
             let mut first_error = None;
             for (log, requests) in self.by_log(ErasurePhase::Requested) {
                 if let Err(error) = self.certify_requests(log, requests, &mut certified) {
@@ -68,10 +73,8 @@ impl Service {
                     first_error = first_error.or(Some(error));
                 }
             }
-            self.erase_certified(&mut certified)?;
-            if let Some(error) = first_error {
-                return Err(error);
-            }
+            let erased = self.erase_certified(&mut certified);
+            first_error.map_or(Ok(()), Err).and(erased)?;
         }
         Ok(())
     }
@@ -111,14 +114,19 @@ impl Service {
         let end = log.size();
         let open = self.0.store.erasures();
         // One that is not of this batch is still to be read, unless nothing comes of it any more.
-        let is_asked = |index: u64| {
+        let is_asked = |record: &Sequenced| {
+            let index = record.index;
+            let is_on_its_way = record.record.recorded_at.saturating_add(ASKED_MICROS) > self.0.stamps.now();
             requests.binary_search(&index).is_ok()
-                || !open.contains_key(&(number, index)) && !self.waits_for_approval(&log, index)
+                || !is_on_its_way
+                    && !open.contains_key(&(number, index))
+                    && !self.waits_for_approval(&log, index)
         };
+        self.demand_lists(number)?;
         let mut all: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         let (mut held, mut known, mut unread) = (BTreeSet::new(), None, None);
         let mut taken = Vec::with_capacity(requests.len());
-        for request in &requests {
+        for request in requests.iter().filter(|request| **request < end) {
             self.go_on()?;
             let record = self.0.store.record(&log, *request).map_err(|error| internal(&error))?;
             let Some(person) = record.as_deref().and_then(person_of) else {
@@ -139,6 +147,7 @@ impl Service {
         let known = known.unwrap_or_default();
         // From here until they are durable no hold is placed.
         let _gate = self.0.retention.gate.lock();
+        self.demand_lists(number)?;
         let holds = self.0.holds.of(number);
         let new: Vec<&Arc<Hold>> = holds.iter().filter(|hold| !known.contains(&hold.index)).collect();
         for indexes in all.values_mut() {
@@ -159,9 +168,15 @@ impl Service {
         }
         let certificates = ErasureCertificate::of(&set_of(&taken), &all, held.len() as u64);
         let places: Vec<(u32, u64)> = taken.iter().map(|request| (number, *request)).collect();
+        let changes = self.0.holds.changes(number);
+        // What was certified before is not certified by this.
+        let are_others =
+            open.iter().any(|((of, _), phase)| *of == number && *phase == ErasurePhase::Certified);
         certified.retain(|(of, _), _| *of != number);
-        certified.insert((number, None), self.0.holds.newest(number));
         self.write_certificates(&log, &certificates, &places)?;
+        if !are_others {
+            certified.insert((number, None), changes);
+        }
         unread.map_or(Ok(()), Err)
     }
 
@@ -204,7 +219,8 @@ impl Service {
         if batch.is_empty() {
             return Ok(());
         }
-        let going = self.named(&batch)?;
+        let mut failed = Failed::default();
+        let going = self.named(&batch, &mut failed);
         let newest = self.0.store.layers.newest();
         let mut layers = self.by_layer(&going)?;
         if newest.is_some_and(|newest| layers.contains_key(&newest)) {
@@ -213,12 +229,19 @@ impl Service {
         }
         self.seal_now();
         for (layer, going) in layers {
-            self.erase_in(layer, going, &batch, certified)?;
+            if let Err(error) = self.erase_in(layer, &going, &batch, certified) {
+                // One layer's fault is not another's: what lies elsewhere leaves, and this is tried again.
+                self.go_on()?;
+                let logs: BTreeSet<u32> = going.keys().map(|(number, _)| *number).collect();
+                failed.add(logs, error);
+            }
         }
         self.wait_for_readers()?;
         self.wipe_journal()?;
         for (number, requests) in batch {
-            let Some(log) = self.0.store.log(number) else { continue };
+            let Some(log) = self.0.store.log(number).filter(|_| !failed.logs.contains(&number)) else {
+                continue;
+            };
             for request in requests {
                 let event = Builder::new(action::ERASURE_DONE, Outcome::Success).fact("request", request);
                 let done =
@@ -226,15 +249,25 @@ impl Service {
                 self.write_patiently(vec![own(&log, event)?], done)?;
             }
         }
-        Ok(())
+        failed.first.map_or(Ok(()), Err)
+    }
+
+    /// Errors while a hold of the log has no complete list: what is to stay is not known.
+    fn demand_lists(&self, number: u32) -> Result<(), Error> {
+        if !self.0.holds.is_listing(number) {
+            return Ok(());
+        }
+        let detail =
+            "the members of a hold are being listed; what else is to be erased in that log waits for it";
+        Err(Error::new(ErrorCode::Busy, detail))
     }
 
     /// What the certificates of these erasures name.
-    fn named(&self, batch: &BTreeMap<u32, Vec<u64>>) -> Result<Going, Error> {
+    fn named(&self, batch: &BTreeMap<u32, Vec<u64>>, failed: &mut Failed) -> Going {
         let mut going = Going::new();
         for (number, requests) in batch {
             let Some(log) = self.0.store.log(*number) else { continue };
-            self.each_own(&log, action::ERASURE_COMPLETED, &mut |record| {
+            let read = self.each_own(&log, action::ERASURE_COMPLETED, &mut |record| {
                 let certificate = certificate_of(record).ok_or_else(|| {
                     let detail =
                         format!("the entry at index {} must certify an erasure and does not", record.index);
@@ -242,13 +275,16 @@ impl Service {
                 })?;
                 if certificate.requests.iter().any(|request| requests.contains(&request)) {
                     for (path, set) in certificate.disclosures {
-                        going.entry((*number, path)).or_default().push(set);
+                        going.entry((*number, path)).or_default().push(Arc::new(set));
                     }
                 }
                 Ok(())
-            })?;
+            });
+            if let Err(error) = read {
+                failed.add([*number], error);
+            }
         }
-        Ok(going)
+        going
     }
 
     /// The same by layer; a layer has what of a set may lie in it.
@@ -282,14 +318,14 @@ impl Service {
     fn erase_in(
         &self,
         layer: LayerId,
-        going: Going,
+        going: &Going,
         batch: &BTreeMap<u32, Vec<u64>>,
         certified: &mut Certified,
     ) -> Result<(), Error> {
         let mut step = paced(self);
         let mut go_on = |bytes| step(bytes) && !self.0.erasures.stopping.load(Ordering::Acquire);
         loop {
-            let left = self.left_of(layer, &going)?;
+            let left = self.left_of(layer, going)?;
             self.certify_again(layer, &left, batch, certified)?;
             if left.paths.is_empty() {
                 return Ok(());
@@ -315,6 +351,7 @@ impl Service {
         let mut left = Left::default();
         for ((number, path), sets) in going {
             let Some(log) = self.0.store.log(*number) else { continue };
+            self.demand_lists(*number)?;
             let holds = left.holds.entry(*number).or_insert_with(|| self.0.holds.of(*number)).clone();
             let head = log.head();
             let begin = head.layers.iter().find(|(id, _)| *id == layer).map_or(u64::MAX, |(_, first)| *first);
@@ -368,7 +405,7 @@ impl Service {
         let numbers: BTreeSet<u32> = of_paths.chain(left.held.keys().copied()).collect();
         for number in numbers {
             let _gate = self.0.retention.gate.lock();
-            let newest = self.0.holds.newest(number);
+            let newest = self.0.holds.changes(number);
             if is_certified(certified, (number, layer), newest) {
                 continue;
             }
@@ -381,7 +418,7 @@ impl Service {
                     paths.insert(path.clone(), indexes.clone());
                 }
             }
-            // What a hold keeps that came behind the look is looked at again before anything leaves.
+            // What a hold keeps that came behind the look, or is not listed yet, is looked at again before anything leaves.
             if !left.is_held_by_newer(number, &self.0.holds.of(number)) {
                 let held = left.held.get(&number).map_or(0, |held| held.len() as u64);
                 let certificates = ErasureCertificate::of(&set_of(requests), &paths, held);
@@ -396,7 +433,7 @@ impl Service {
     /// no hold can be placed.
     fn is_as_certified(&self, layer: LayerId, left: &Left, certified: &Certified) -> bool {
         left.paths.keys().all(|(number, _)| {
-            is_certified(certified, (*number, layer), self.0.holds.newest(*number))
+            is_certified(certified, (*number, layer), self.0.holds.changes(*number))
                 && !left.is_held_by_newer(*number, &self.0.holds.of(*number))
         })
     }
@@ -422,6 +459,21 @@ impl Service {
             return Err(Error::new(ErrorCode::ReadOnly, detail));
         }
         Ok(())
+    }
+}
+
+/// What could not be erased this time.
+#[derive(Default)]
+struct Failed {
+    logs: BTreeSet<u32>,
+    first: Option<Error>,
+}
+
+impl Failed {
+    fn add(&mut self, logs: impl IntoIterator<Item = u32>, error: Error) {
+        tracing::error!(%error, "a part of an erasure is not done yet; it is tried again");
+        self.logs.extend(logs);
+        self.first.get_or_insert(error);
     }
 }
 

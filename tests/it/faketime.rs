@@ -119,6 +119,8 @@ fn fourteen_months_of_the_shipped_binary() {
         if month == 1 {
             proof = dir.path().join("early.tlog-proof");
             std::fs::write(&proof, served.run(&keys[0], &["prove", "--tenant", "acme", "3"], "")).unwrap();
+            let early = served.run(&keys[0], &["checkpoint", "--tenant", "acme"], "");
+            std::fs::write(dir.path().join("early.checkpoint"), early).unwrap();
         }
         served.stop();
     }
@@ -161,9 +163,13 @@ fn fourteen_months_of_the_shipped_binary() {
     assert_eq!(left, expected_gone);
     let checkpoint = dir.path().join("checkpoint");
     std::fs::write(&checkpoint, served.run(&keys[0], &["checkpoint", "--tenant", "acme"], "")).unwrap();
+    let shown = served.run(&keys[0], &["tenant", "show", "acme", "--json"], "");
+    let vkey = plan(&shown)["public_key"].as_str().unwrap().to_owned();
     served.stop();
+    let early = dir.path().join("early.checkpoint");
+    let both = ["--checkpoint".as_ref(), early.as_os_str(), "--checkpoint".as_ref(), checkpoint.as_os_str()];
     for arguments in
-        [vec![data.as_os_str()], vec![proof.as_os_str(), "--checkpoint".as_ref(), checkpoint.as_os_str()]]
+        [[&[data.as_os_str()][..], &both].concat(), vec![proof.as_os_str(), "--vkey".as_ref(), vkey.as_ref()]]
     {
         let verified =
             Command::new(env!("CARGO_BIN_EXE_varve")).arg("verify").args(&arguments).output().unwrap();

@@ -10,9 +10,10 @@ use super::append::internal;
 use super::checkpoints::Signed;
 use super::view::{QueryPage, RecordView, base64url, record_view};
 use super::{Error, ErrorCode, Principal, Scope, Service};
-use crate::query::{self, QueryError, QueryText, Request};
+use crate::event::Body;
+use crate::query::{self, Order, QueryError, QueryText, Request};
 use crate::store::layer::TILE_LEVEL;
-use crate::store::log::Log;
+use crate::store::log::{Log, Sequenced};
 use crate::store::read::{ReadError, Store, origin_of};
 use crate::store::state::Head;
 use crate::tlog::checkpoint::Checkpoint;
@@ -31,6 +32,12 @@ pub(super) struct CachedNote {
     size: u64,
     note: Note,
 }
+
+/// How long one page of a search may take while a hold is resolved; it goes on with the next.
+const PAGE_TIME: Duration = Duration::from_secs(5);
+
+/// How often in a row a page may find nothing in that time: a layer that is opened after a kill takes minutes.
+const MAX_LATE_PAGES: u32 = 60;
 
 impl Service {
     /// One record.
@@ -255,4 +262,45 @@ impl Nodes for LogNodes<'_> {
         }
         Ok(node_hash(&self.node(level - 1, index * 2)?, &self.node(level - 1, index * 2 + 1)?))
     }
+}
+
+/// Visits what a filter finds below `end`, oldest first.
+pub(super) fn each_match(
+    store: &Store,
+    log: &Log,
+    end: u64,
+    text: &QueryText,
+    visit: &mut dyn FnMut(&Arc<Sequenced>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    #[expect(clippy::disallowed_methods, reason = "a page of a search ends by time and goes on")]
+    let deadline = || Instant::now() + PAGE_TIME;
+    let mut request = Request::parse(text, deadline()).map_err(|error| internal(&error))?;
+    (request.order, request.limit) = (Order::Asc, query::MAX_LIMIT);
+    let mut late = 0;
+    loop {
+        let answer = match query::run(store, log, &request) {
+            Err(QueryError::TimedOut { .. }) if late < MAX_LATE_PAGES => {
+                late += 1;
+                request.deadline = deadline();
+                continue;
+            }
+            answer => answer.map_err(|error| internal(&error))?,
+        };
+        late = 0;
+        for record in answer.records.iter().take_while(|record| record.index < end) {
+            visit(record)?;
+        }
+        let Some(next) = answer.next.filter(|_| answer.records.last().is_none_or(|last| last.index < end))
+        else {
+            return Ok(());
+        };
+        request.cursor = Some(query::Cursor::parse(&next).map_err(|error| internal(&error))?);
+        request.deadline = deadline();
+    }
+}
+
+/// A sealed value of a body.
+pub(super) fn disclosed(body: &Body, path: &str) -> Option<serde_json::Value> {
+    let disclosure = body.disclosures.iter().find(|disclosure| disclosure.path == path)?;
+    serde_json::from_slice(&disclosure.value).ok()
 }

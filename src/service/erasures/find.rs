@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::super::holds::each_match;
+use super::super::read::each_match;
 use super::super::{Error, ErrorCode, Service};
 use crate::event::Body;
 use crate::event::catalog::action;

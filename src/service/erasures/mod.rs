@@ -21,7 +21,7 @@ use find::Person;
 
 use super::append::internal;
 use super::approvals::{Act, ApprovalView};
-use super::holds::{disclosed, each_match};
+use super::read::{disclosed, each_match};
 use super::system::own;
 use super::view::ErasureView;
 use super::{Error, ErrorCode, Principal, Scope, Service, random};

@@ -20,7 +20,7 @@ const MAX_TEXT_BYTES: u64 = 64;
 /// The held lock; dropping it releases the directory.
 #[derive(Debug)]
 pub struct DirLock {
-    _file: File,
+    file: File,
 }
 
 impl DirLock {
@@ -45,7 +45,15 @@ impl DirLock {
         }
         file.set_len(0).map_err(failed)?;
         writeln!(file, "pid {}", std::process::id()).map_err(failed)?;
-        Ok(DirLock { _file: file })
+        Ok(DirLock { file })
+    }
+}
+
+/// Given up at once, not with the last copy of the descriptor: a child between `fork` and `exec` has one.
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // What cannot be unlocked ends with the descriptor.
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
 

@@ -387,6 +387,13 @@ impl IdTable {
     }
 }
 
+/// The lock is given up at once, not with the last copy of the descriptor: a child between `fork` and `exec` has one.
+impl Drop for IdTable {
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.handle, rustix::fs::FlockOperation::Unlock);
+    }
+}
+
 impl std::fmt::Debug for IdTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("IdTable")

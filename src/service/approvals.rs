@@ -114,7 +114,7 @@ impl Service {
         self.wait_for_approval(by, log, act, id)
     }
 
-    /// The same where the entry is written already.
+    /// The same where the entry is written already, and [`Service::make_room`] was asked before that.
     pub(super) fn wait_for_approval(
         &self,
         by: &Principal,
@@ -122,7 +122,6 @@ impl Service {
         act: Act,
         id: String,
     ) -> Result<ApprovalView, Error> {
-        self.make_room()?;
         let waiting = Waiting {
             tenant: log.identity.tenant.clone(),
             act,
@@ -143,14 +142,14 @@ impl Service {
         all.values().any(|waiting| {
             waiting.act == Act::Erase { request: index }
                 && waiting.tenant == log.identity.tenant
-                && waiting.expires_at > now
+                && (waiting.is_taken || waiting.expires_at > now)
         })
     }
 
     pub(super) fn make_room(&self) -> Result<(), Error> {
         let now = self.0.stamps.now();
         let mut all = self.0.approvals.0.lock();
-        all.retain(|_, waiting| waiting.expires_at > now);
+        all.retain(|_, waiting| waiting.is_taken || waiting.expires_at > now);
         if all.len() < MAX_WAITING {
             return Ok(());
         }

@@ -23,7 +23,7 @@ pub enum ErrorCode {
     Held,
     /// The name is taken.
     AlreadyExists,
-    /// It was there and has left by policy.
+    /// It has left by policy or erasure, or the log is closed and takes no more.
     Gone,
     /// Too many requests of this key.
     RateLimited,

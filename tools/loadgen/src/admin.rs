@@ -77,12 +77,49 @@ impl Admin {
             if shown["origin"].as_str() != Some(origin.as_str()) {
                 return Err(Fault::Broken(vec![format!("the public key of {tenant} is of another origin")]));
             }
-            let body = json!({"name": "load", "scopes": ["ingest", "read"]});
-            let made = self.call("POST", &format!("{path}/keys"), operator_key, Some(&body), 201).await?;
-            let key = made["key"].as_str().unwrap_or_default().to_owned();
+            let key = self.make_key(operator_key, &tenant, &["ingest", "read"]).await?;
             logs.push(Log { tenant, key, origin, public_key });
         }
         Ok(logs)
+    }
+
+    /// Makes a key of a tenant.
+    ///
+    /// # Errors
+    /// The key is not the operator's, or the server refuses.
+    pub async fn make_key(
+        &mut self,
+        operator_key: &str,
+        tenant: &str,
+        scopes: &[&str],
+    ) -> Result<String, Fault> {
+        let body = json!({"name": "load", "scopes": scopes});
+        let path = format!("/v1/tenants/{tenant}/keys");
+        let made = self.call("POST", &path, operator_key, Some(&body), 201).await?;
+        Ok(made["key"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// The tenant with the most entries, of those that are not Varve's own.
+    ///
+    /// # Errors
+    /// The key is not the operator's, or there is none.
+    pub async fn largest_tenant(&mut self, operator_key: &str) -> Result<String, Fault> {
+        let page = self.call("GET", "/v1/tenants", operator_key, None, 200).await?;
+        let size = |tenant: &Value| tenant["size"].as_u64().unwrap_or(0);
+        let tenants = page["tenants"].as_array().into_iter().flatten();
+        let foreign = tenants.filter_map(|tenant| Some((tenant["tenant"].as_str()?, size(tenant))));
+        let largest = foreign.filter(|(name, _)| !name.starts_with('_')).max_by_key(|&(_, size)| size);
+        largest.map(|(name, _)| name.to_owned()).ok_or_else(|| Fault::unable("the store has no tenants"))
+    }
+
+    /// Begins a compaction of everything that is due by the machine's clock. Answers its id.
+    ///
+    /// # Errors
+    /// The key is not the operator's, or one runs already.
+    pub async fn start_compaction(&mut self, operator_key: &str) -> Result<String, Fault> {
+        let body = json!({"dry_run": false, "confirm_clock": true});
+        let job = self.call("POST", "/v1/compactions", operator_key, Some(&body), 202).await?;
+        job["id"].as_str().map(str::to_owned).ok_or_else(|| Fault::unable("a compaction has no id"))
     }
 
     /// How many entries the log has.

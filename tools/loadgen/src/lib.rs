@@ -2,7 +2,7 @@
 //!
 //! Reading order: `event` and `request` (what is sent, made ahead), `wire` (one connection), `drive` (open and
 //! closed loop), `tally` and `kept` (what is noted while the clock runs), `check`, `readback` and `verdict`
-//! (what is proved once it has stopped), `steady`, `overload`, `slow` (the modes), `target`, `server`, `admin`, `spent` (whom it is
+//! (what is proved once it has stopped), `steady`, `overload`, `slow`, `compaction` (the modes), `target`, `server`, `admin`, `spent` (whom it is
 //! sent to, and what that takes).
 //!
 //! Invariants: nothing is parsed beyond the head of an answer while the clock runs; every answer is kept and every
@@ -26,6 +26,7 @@ pub mod target;
 pub mod verdict;
 pub mod wire;
 
+pub mod compaction;
 pub mod overload;
 pub mod slow;
 pub mod steady;
@@ -47,4 +48,11 @@ impl Fault {
     pub fn unable(why: impl std::fmt::Display) -> Fault {
         Fault::Unable(why.to_string())
     }
+}
+
+/// Runs `work` to its end on this thread, with timers and sockets of its own.
+pub(crate) fn on_this_thread<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fault::unable)?;
+    runtime.block_on(work)
 }

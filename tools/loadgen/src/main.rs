@@ -1,4 +1,4 @@
-//! `varve-loadgen steady|overload|slow`: see `--help`.
+//! `varve-loadgen steady|overload|compaction|slow`: see `--help`.
 //!
 //! Exit codes: 0 = measured, and everything that was acknowledged is there; 1 = something does not hold, each
 //! finding on standard error; 2 = the run could not be made.
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use varve_loadgen::admin::MAX_TENANTS;
+use varve_loadgen::compaction;
 use varve_loadgen::drive::{MAX_CONNECTIONS, Rate};
 use varve_loadgen::interrupt::unless_told_to_stop;
 use varve_loadgen::overload::{self, Overload};
@@ -21,6 +22,9 @@ use varve_loadgen::{Fault, target};
 
 /// Most seconds of a run, warm-up included.
 const MAX_SECONDS: u64 = 600;
+
+/// Before what is measured beside a compaction.
+const WARMUP: Duration = Duration::from_secs(2);
 
 /// Most events a second that can be asked for.
 const MAX_RATE: f64 = 1e6;
@@ -117,6 +121,19 @@ enum Mode {
         /// MiB of requests made before the clock starts
         #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(0..=8192))]
         ahead_mib: u64,
+    },
+    /// What a compaction costs those who append and query while it runs; the store must have enough that is due
+    #[command(after_help = "Bodies leave the store at --url for good, as its policies have it.")]
+    Compaction {
+        /// Connections, each with one request under way
+        #[arg(long, default_value_t = 4, value_parser = connections)]
+        connections: usize,
+        /// Events of a request
+        #[arg(long, default_value_t = 1000, value_parser = batch)]
+        batch: usize,
+        /// Seconds that are measured, each of three times
+        #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
+        seconds: u64,
     },
     /// Idle and dribbling connections, and an honest client between them
     Slow {
@@ -219,6 +236,18 @@ async fn mode(host: &Host, mode: &Mode) -> Result<Report, Fault> {
             };
             overload::run(host, wanted).await
         }
+        Mode::Compaction { connections, batch, seconds: window } => {
+            let wanted = Steady {
+                rate: Rate::Max,
+                connections,
+                batch,
+                tenants: 1,
+                warmup: WARMUP,
+                window: seconds(window),
+                ahead_bytes: steady::AHEAD_BYTES,
+            };
+            compaction::run(host, wanted).await
+        }
         Mode::Slow { idle, dribbling, seconds: time, close_within } => {
             let wanted = Slow { idle, dribbling, time: seconds(time), close_within: seconds(close_within) };
             slow::run(host, wanted).await
@@ -299,6 +328,7 @@ mod tests {
             "x steady --seconds 601",
             "x overload --times 101",
             "x slow --seconds 121",
+            "x compaction --batch 0",
             "x slow --spawn v --url http://127.0.0.1:1",
         ] {
             assert!(!parsed(bad), "{bad}");

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::Fault;
 use crate::drive::{Done, Length, Load, Rate, drive};
 use crate::request::Requests;
+use crate::{Fault, on_this_thread};
 
 /// Its events a second.
 pub(crate) const RATE: f64 = 100.0;
@@ -22,13 +22,11 @@ pub(crate) type Probe = JoinHandle<Result<(Requests, Done), Fault>>;
 /// Starts it; it ends by itself after `time`.
 pub(crate) fn start(address: SocketAddr, mut requests: Requests, time: Duration) -> Probe {
     std::thread::spawn(move || {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fault::unable)?;
         requests.make_ahead(crate::report::rounded(RATE * time.as_secs_f64()) + 1, 64 << 20);
         let length = Length::Time { warmup: Duration::ZERO, window: time, late: LATE };
         let load =
             Load { rate: Rate::EventsPerSecond(RATE), connections: CONNECTIONS, length, with_timeline: true };
-        runtime.block_on(drive(address, requests, load))
+        on_this_thread(drive(address, requests, load))
     })
 }
 

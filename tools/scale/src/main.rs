@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! varve-scale all DIR --logs 100 --events 50000      # fill, kill, open, query; DIR is made and removed
+//! varve-scale fill DIR --keep-months 1               # a store of which eleven months are due: for a compaction
 //! ```
 //!
 //! Each step runs in a process of its own, so that its peak memory is its own. "Cold" is a new process after the
@@ -53,7 +54,7 @@ fn main() {
     );
     match args[0].as_str() {
         "all" => all(&dir, logs, events),
-        "fill" => fill(&dir, logs, events),
+        "fill" => fill(&dir, logs, events, flag("--keep-months", 0)),
         "open" => open(&dir),
         "query" => query(&dir, logs, flag("--queries", 300)),
         other => panic!("no such step: {other}"),
@@ -107,19 +108,25 @@ fn event(log: u64, number: u64) -> String {
 }
 
 fn by(tenant: &str) -> Principal {
-    let scopes = Scopes::default().with(Scope::Ingest).with(Scope::Read).with(Scope::Verify);
+    let scopes =
+        Scopes::default().with(Scope::Ingest).with(Scope::Read).with(Scope::Verify).with(Scope::Retention);
     Principal { key_id: "scale".to_owned(), tenant: Some(tenant.to_owned()), scopes }
 }
 
-/// Fills the store, then kills itself.
-fn fill(dir: &Path, logs: u64, events: u64) {
+/// Fills the store, then kills itself. `keep_months` is what its logs say of their events; 0 says nothing.
+fn fill(dir: &Path, logs: u64, events: u64, keep_months: u64) {
     let (options, clock) = options(START);
     let made = Service::init(dir, Some("scale.local"), None, &options).unwrap();
     let service = Service::open(dir, &options).unwrap();
     let operator = service.authenticate(&made.operator_key).unwrap();
     let begun = Instant::now();
     for log in 0..logs {
-        service.create_tenant(&operator, &format!("t{log}")).unwrap();
+        let tenant = format!("t{log}");
+        service.create_tenant(&operator, &tenant).unwrap();
+        if keep_months > 0 {
+            let policy = format!(r#"{{"classes":{{"security":{{"months":{keep_months}}}}}}}"#);
+            service.set_retention(&by(&tenant), &tenant, policy.as_bytes()).unwrap();
+        }
     }
     println!("fill: {logs} tenants made in {:.1} s", begun.elapsed().as_secs_f64());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

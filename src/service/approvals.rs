@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::system::own;
 pub(super) use super::view::ApprovalView;
-use super::{Error, ErrorCode, Principal, Scope, Service, random};
+use super::{Error, ErrorCode, Principal, Scope, Service, random_id};
 use crate::event::catalog::{Builder, action};
 use crate::event::{Micros, Outcome};
 use crate::store::log::Log;
@@ -17,8 +17,9 @@ use crate::store::state::ApiKey;
 /// How long an approval waits: a day.
 const WAITS_MICROS: u64 = 24 * 3_600 * 1_000_000;
 
-/// Approvals that wait at once, 200 bytes each.
+/// Approvals that wait at once, 200 bytes each. A tenant has a hundredth of it, so that none takes all.
 const MAX_WAITING: usize = 10_000;
+const MAX_WAITING_OF_TENANT: usize = MAX_WAITING / 100;
 
 /// What needs two keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,7 +98,8 @@ impl Waiting {
 }
 
 impl Service {
-    /// Keeps an act until another key approves it, and writes that it was asked for; `say` adds what it is about.
+    /// Keeps an act until another key approves it, and writes that it was asked for; `say` adds what it is about. One that
+    /// waits already is answered as it waits.
     pub(super) fn ask_approval(
         &self,
         by: &Principal,
@@ -105,10 +107,11 @@ impl Service {
         act: Act,
         say: impl FnOnce(Builder) -> Builder,
     ) -> Result<ApprovalView, Error> {
-        let mut random_id = [0; 8];
-        random(&mut random_id);
-        let id = format!("{:016x}", u64::from_be_bytes(random_id));
-        self.make_room()?;
+        self.make_room(&log.identity.tenant)?;
+        if let Some(waits) = self.waiting(log, act) {
+            return Ok(waits);
+        }
+        let id = random_id();
         let event = Builder::new(act.asking(), Outcome::Success).actor("api_key", &by.key_id);
         self.write_own(vec![own(log, say(event).fact("approval", id.as_str()))?], Vec::new())?;
         self.wait_for_approval(by, log, act, id)
@@ -146,15 +149,26 @@ impl Service {
         })
     }
 
-    pub(super) fn make_room(&self) -> Result<(), Error> {
+    /// The same act of the same log, where it waits and nobody has approved it.
+    fn waiting(&self, log: &Log, act: Act) -> Option<ApprovalView> {
+        let all = self.0.approvals.0.lock();
+        let same = |waiting: &Waiting| waiting.act == act && waiting.tenant == log.identity.tenant;
+        let (id, waiting) = all.iter().find(|(_, waiting)| !waiting.is_taken && same(waiting))?;
+        Some(waiting.view(id, "pending", None))
+    }
+
+    /// Forgets what has waited too long, and refuses where as much waits as may.
+    pub(super) fn make_room(&self, tenant: &str) -> Result<(), Error> {
         let now = self.0.stamps.now();
         let mut all = self.0.approvals.0.lock();
         all.retain(|_, waiting| waiting.is_taken || waiting.expires_at > now);
-        if all.len() < MAX_WAITING {
+        let of_tenant = all.values().filter(|waiting| waiting.tenant == tenant).count();
+        if all.len() < MAX_WAITING && of_tenant < MAX_WAITING_OF_TENANT {
             return Ok(());
         }
         let detail = format!(
-            "{MAX_WAITING} approvals wait, the limit; nothing was changed. Approve some, or wait a day."
+            "{MAX_WAITING_OF_TENANT} approvals of a tenant or {MAX_WAITING} in all wait, the limit; nothing was changed. \
+             Approve some, or wait a day."
         );
         Err(Error::new(ErrorCode::Busy, detail))
     }
@@ -197,14 +211,7 @@ impl Service {
             self.0.approvals.0.lock().remove(id);
             return Err(unknown());
         }
-        // Marked while it is done, so that it is done once, and seen to be on its way.
-        let mark = |is_taken: bool| {
-            let mut all = self.0.approvals.0.lock();
-            let waiting = all.get_mut(id)?;
-            let was_taken = std::mem::replace(&mut waiting.is_taken, is_taken);
-            (was_taken != is_taken).then(|| waiting.view(id, "approved", Some(&by.key_id)))
-        };
-        let view = mark(true).ok_or_else(unknown)?;
+        let (taken, view) = Taken::take(&self.0.approvals, id, &by.key_id).ok_or_else(unknown)?;
         let done = match act {
             Act::ReleaseHold { hold } => self.release_now(&log, hold, &asked_by, &by.key_id),
             Act::CloseLog { size } => self.close_now(&log, size, &asked_by, &by.key_id),
@@ -212,10 +219,37 @@ impl Service {
         };
         // A hold that was released meanwhile: there is nothing left to approve.
         if done.as_ref().err().is_none_or(|error| error.code == ErrorCode::NotFound) {
-            self.0.approvals.0.lock().remove(id);
-        } else {
-            mark(false);
+            taken.is_over();
         }
         done.map(|()| view)
+    }
+}
+
+/// An approval while its act is done, so that it is done once, and seen to be on its way. It waits on when this is dropped,
+/// be it by a panic.
+struct Taken<'a> {
+    approvals: &'a Approvals,
+    id: &'a str,
+}
+
+impl<'a> Taken<'a> {
+    fn take(approvals: &'a Approvals, id: &'a str, by: &str) -> Option<(Taken<'a>, ApprovalView)> {
+        let mut all = approvals.0.lock();
+        let waiting = all.get_mut(id).filter(|waiting| !waiting.is_taken)?;
+        waiting.is_taken = true;
+        Some((Taken { approvals, id }, waiting.view(id, "approved", Some(by))))
+    }
+
+    /// It is done, or there is nothing left to do.
+    fn is_over(&self) {
+        self.approvals.0.lock().remove(self.id);
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if let Some(waiting) = self.approvals.0.lock().get_mut(self.id) {
+            waiting.is_taken = false;
+        }
     }
 }

@@ -7,14 +7,17 @@
 #![expect(clippy::disallowed_methods, reason = "waits, within bounds, for threads of the write path")]
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::housekeeper::seal_closed_layers;
+use super::system::own;
 use super::{Error, ErrorCode, Service};
 use crate::ingest::queue::Control;
 use crate::store::layer_id::LayerId;
+use crate::store::log::Sequenced;
 use crate::store::manifest::MAX_PARTS;
 use crate::store::seal::SEAL_FILE;
 
@@ -25,6 +28,10 @@ const APPLIED_WITHIN: Duration = Duration::from_secs(60);
 /// How long the journal is waited for: a checkpoint of 120 s, after which the watchdog ends the process, and zeros over
 /// what it kept, 8 segments of 32 MiB at 8 MiB a second.
 const WIPED_WITHIN: Duration = Duration::from_secs(120 + 32);
+
+/// Names of layers that all logs may have together before no layer is closed early any more: 12 bytes each in a snapshot, 16
+/// in memory. 120 months of 10,000 logs come to 1.2 million.
+const MAX_LAYER_NAMES: usize = 8_000_000;
 
 /// How often it is looked.
 const POLL: Duration = Duration::from_millis(2);
@@ -41,6 +48,7 @@ impl Service {
         let _one = self.0.forgetting.lock();
         let layers = &self.0.store.layers;
         self.wait_until_applied()?;
+        self.demand_names()?;
         let newest = layers.newest();
         if layers.list().len() >= MAX_PARTS || newest.is_some_and(|newest| newest.next_part().is_none()) {
             let layer = newest.map(|newest| newest.to_string()).unwrap_or_default();
@@ -50,7 +58,7 @@ impl Service {
             );
             return Err(Error::new(ErrorCode::Busy, detail));
         }
-        let record = self.write_system_with(self.own_heartbeat(), &|| vec![Control::BeginPart])?;
+        let record = self.write_heartbeat(|| Control::BeginPart)?;
         self.wait_until_applied()?;
         let head = self.system_log()?.head();
         let begun = head.layer_of(record.index).map(|(layer, ..)| layer);
@@ -83,14 +91,33 @@ impl Service {
         let progress = &self.0.pipeline.progress;
         // A frame that is durable and not counted yet has a number above this one and below that of the heartbeat.
         let durable = progress.durable_frame();
-        self.write_system_with(self.own_heartbeat(), &|| vec![Control::WipeJournal])?;
+        self.write_heartbeat(|| Control::WipeJournal)?;
         let detail = "the journal is not wiped yet: some of its files may still hold what is to be forgotten. It goes \
                       on by itself; ask again, and look at the disk.";
         self.wait(WIPED_WITHIN, detail, &|| progress.wiped_below() > durable)
     }
 
-    fn own_heartbeat(&self) -> crate::event::catalog::Builder {
-        self.heartbeat_event(Some(self.0.heartbeat_seconds).filter(|seconds| *seconds > 0))
+    /// A heartbeat with what is to happen at its place; again while the queue is full.
+    fn write_heartbeat(&self, control: fn() -> Control) -> Result<Arc<Sequenced>, Error> {
+        let event = self.heartbeat_event(Some(self.0.heartbeat_seconds).filter(|seconds| *seconds > 0));
+        let item = own(&*self.system_log()?, event)?;
+        let mut records = self.write_patiently(vec![item], || vec![control()])?;
+        records
+            .pop()
+            .ok_or_else(|| Error::new(ErrorCode::Internal, "a heartbeat was written and is not there"))
+    }
+
+    /// Names of layers in all logs together: each stands in every snapshot.
+    fn demand_names(&self) -> Result<(), Error> {
+        let names: usize = self.0.store.logs().iter().map(|log| log.head().layers.len()).sum();
+        if names < MAX_LAYER_NAMES {
+            return Ok(());
+        }
+        let detail = format!(
+            "the logs of this store name {names} layers, the limit for closing another one early; nothing was changed. The \
+             month ends it."
+        );
+        Err(Error::new(ErrorCode::Busy, detail))
     }
 
     /// Waits until what is durable now is in its layer.

@@ -186,3 +186,10 @@ pub(crate) fn no_such_tenant() -> Error {
 fn random(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("the operating system gives random bytes");
 }
+
+/// A name that nobody guesses, for a job or an approval.
+fn random_id() -> String {
+    let mut id = [0; 8];
+    random(&mut id);
+    format!("{:016x}", u64::from_be_bytes(id))
+}

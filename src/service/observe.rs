@@ -91,6 +91,8 @@ impl Service {
             logs: logs.len() as u64,
             layers: store.layers.list().len() as u64,
             layers_open: store.layers.open_count() as u64,
+            erasures_open: store.erasures().len() as u64,
+            erasures_failing: u64::from(self.erasures_fail()),
             dedupe_entries: store.ids.len(),
             dedupe_runs: store.ids.run_count() as u64,
             dedupe_recent_entries: store.recent.len() as u64,

@@ -159,7 +159,7 @@ impl Service {
             }
         };
         fresh::create(data, &instance, &options.journal, &mut random).map_err(refused)?;
-        let service = Service::open_parts(data, options)?;
+        let service = Service::open_parts(data, options, false)?;
         let operator_key = service.bootstrap(recovery_key.as_ref())?;
         service.stop()?;
         Ok(Initialised { instance: instance.as_str().to_owned(), operator_key })
@@ -167,7 +167,7 @@ impl Service {
 
     /// Opens the store in `data`, or says why not. It serves when this returns.
     pub fn open(data: &Path, options: &OpenOptions) -> Result<Service, Error> {
-        let service = Service::open_parts(data, options)?;
+        let service = Service::open_parts(data, options, true)?;
         if service.0.store.log_of("_system").is_none() {
             // `init` was cut off before the first entry: the operator key it would have shown does not exist.
             service.bootstrap(None)?;
@@ -176,7 +176,8 @@ impl Service {
         Ok(service)
     }
 
-    fn open_parts(data: &Path, options: &OpenOptions) -> Result<Service, Error> {
+    /// `is_served` is whether it stays open: what a stopped server is opened for, for one act, begins no erasure.
+    pub(super) fn open_parts(data: &Path, options: &OpenOptions, is_served: bool) -> Result<Service, Error> {
         let recovered = recovery::open(data, options.backend.clone(), &options.journal).map_err(refused)?;
         let wall = options.clock.wall_micros();
         if recovered.newest_stamp > wall + MAX_BEHIND_MICROS && !options.confirm_clock {
@@ -239,6 +240,7 @@ impl Service {
             holds: restored.holds,
             approvals: Default::default(),
             erasures: Erasures::new(
+                is_served,
                 options.erasure_needs_approval,
                 options.erasure_pauses,
                 options.backup_days,
@@ -298,7 +300,7 @@ impl Service {
 
     /// Replaces every operator key by a new one. The server must be stopped.
     pub fn reset_operator_key(data: &Path, options: &OpenOptions) -> Result<String, Error> {
-        let service = Service::open_parts(data, options)?;
+        let service = Service::open_parts(data, options, false)?;
         let reset = || -> Result<String, Error> {
             for key in service
                 .0
@@ -323,14 +325,14 @@ impl Service {
         options: &OpenOptions,
         stands: &mut dyn FnMut(&CompactionView),
     ) -> Result<CompactionView, Error> {
-        let service = Service::open_parts(data, options)?;
+        let service = Service::open_parts(data, options, false)?;
         let done = service.begin_month().and_then(|()| service.compact_now(confirm, stands));
         service.stop().and(done)
     }
 
     /// What [`Service::compact`] would do. It opens the store for that: the instance's own log says so.
     pub fn plan(data: &Path, options: &OpenOptions) -> Result<CompactionPlan, Error> {
-        let service = Service::open_parts(data, options)?;
+        let service = Service::open_parts(data, options, false)?;
         let plan = service.begin_month().and_then(|()| service.plan_now());
         service.stop().and(plan)
     }
@@ -348,7 +350,7 @@ impl Service {
         tenant: Option<&str>,
         options: &OpenOptions,
     ) -> Result<Vec<String>, Error> {
-        let service = Service::open_parts(data, options)?;
+        let service = Service::open_parts(data, options, false)?;
         let rotate = || -> Result<Vec<String>, Error> {
             let tenants: Vec<String> = match tenant {
                 Some(tenant) => vec![tenant.to_owned()],

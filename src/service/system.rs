@@ -80,18 +80,9 @@ impl Service {
 
     /// Appends one event to the instance's own log.
     pub(super) fn write_system(&self, event: Builder) -> Result<Arc<Sequenced>, Error> {
-        self.write_system_with(event, &Vec::new)
-    }
-
-    /// As [`Service::write_system`], with `controls` in the same frame.
-    pub(super) fn write_system_with(
-        &self,
-        event: Builder,
-        controls: &dyn Fn() -> Vec<Control>,
-    ) -> Result<Arc<Sequenced>, Error> {
         let log = self.system_log()?;
         for _ in 0..4 {
-            match self.write_own(vec![own(&log, event.clone())?], controls()) {
+            match self.write_own(vec![own(&log, event.clone())?], Vec::new()) {
                 Err(error) if error.code == ErrorCode::Busy => {}
                 Err(error) => return Err(error),
                 Ok(mut records) => return Ok(records.remove(0)),

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::append::internal;
 use super::view::{FindingView, VerificationView};
-use super::{Error, ErrorCode, Principal, Scope, Service, random};
+use super::{Error, ErrorCode, Principal, Scope, Service, random_id};
 use crate::store::log::Log;
 use crate::store::read::Store;
 use crate::tlog::hash::Hash;
@@ -118,10 +118,8 @@ impl Service {
         if jobs.len() >= MAX_KEPT {
             jobs.retain(|_, kept| kept.job.is_running());
         }
-        let mut id = [0; 8];
-        random(&mut id);
         let job = Arc::new(Job {
-            id: format!("{:016x}", u64::from_be_bytes(id)),
+            id: random_id(),
             size: log.size(),
             checked: AtomicU64::new(0),
             outcome: Mutex::new(None),

@@ -161,8 +161,9 @@ pub struct HoldView {
     pub resolved: bool,
     /// Bodies that it lists; null while they are not listed. Later ones are not counted.
     pub members: Option<u64>,
-    /// Bodies that it names and that had left before: they cannot be held. Said when it is placed.
-    pub gone: u64,
+    /// Bodies that it names by index and that had left before: they cannot be held. Said when it is placed; null where it is not
+    /// known, as of a filter, which no longer finds what left.
+    pub gone: Option<u64>,
     /// The first 1,000 of these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]

@@ -79,12 +79,23 @@ pub struct Layers {
     inner: Mutex<Inner>,
     clock: AtomicU64,
     /// Generations that nobody is to read any more, with who may still do so.
-    leaving: Mutex<Vec<(PathBuf, Option<Arc<Layer>>)>>,
+    leaving: Mutex<Vec<Leaving>>,
+    /// They are removed by one at a time.
+    sweeping: Mutex<()>,
 }
 
 struct Inner {
     manifest: Manifest,
     slots: HashMap<LayerId, Arc<Slot>>,
+}
+
+/// A generation that nobody gets any more.
+struct Leaving {
+    dir: PathBuf,
+    /// Open until its readers have let go.
+    layer: Option<Arc<Layer>>,
+    /// Whether it was said that it cannot be removed.
+    is_said: bool,
 }
 
 /// The place of one layer that was opened once. Locked while it opens and closes. `Inner` may be locked under
@@ -106,8 +117,8 @@ impl Layers {
     /// The layers that `manifest` names; nothing is opened.
     pub fn new(data: &Path, backend: Arc<dyn Backend>, manifest: Manifest) -> Layers {
         let inner = Mutex::new(Inner { manifest, slots: HashMap::new() });
-        let (clock, leaving) = (AtomicU64::new(0), Mutex::default());
-        Layers { data: data.to_path_buf(), backend, inner, clock, leaving }
+        let (clock, leaving, sweeping) = (AtomicU64::new(0), Mutex::default(), Mutex::default());
+        Layers { data: data.to_path_buf(), backend, inner, clock, leaving, sweeping }
     }
 
     /// Removes directories under `layers/` that the manifest does not name: what a crash left of a layer
@@ -118,7 +129,8 @@ impl Layers {
         let live: Vec<PathBuf> = self.dirs().into_iter().map(|(_, dir)| dir).collect();
         for entry in std::fs::read_dir(&root).map_err(|source| io(&root, source))? {
             let path = entry.map_err(|source| io(&root, source))?.path();
-            if !live.contains(&path) {
+            // A file is nobody's generation: whoever put it there takes it away.
+            if !live.contains(&path) && path.is_dir() {
                 std::fs::remove_dir_all(&path).map_err(|source| io(&path, source))?;
             }
         }
@@ -230,7 +242,7 @@ impl Layers {
     /// removed is tried again by [`Layers::sweep`].
     pub fn give_up(&self, id: LayerId, dir: &Path) -> Result<(), LayerError> {
         self.backend.destroy(dir).map_err(|source| {
-            self.leaving.lock().push((dir.to_path_buf(), None));
+            self.leaving.lock().push(Leaving { dir: dir.to_path_buf(), layer: None, is_said: false });
             LayerError::Kv { layer: id, source }
         })
     }
@@ -258,26 +270,29 @@ impl Layers {
         inner.manifest = manifest;
         drop(inner);
         // From here on whoever asks gets the new one; who has the old one reads on in it.
-        self.leaving.lock().push((Manifest::layer_dir(&self.data, id, old), held.take()));
+        let dir = Manifest::layer_dir(&self.data, id, old);
+        self.leaving.lock().push(Leaving { dir, layer: held.take(), is_said: false });
         Ok(())
     }
 
-    /// Removes generations that are read no more, as far as their readers have let go. Answers how many are left.
+    /// Removes generations that are read no more, as far as their readers have let go. Answers how many are left. Who goes
+    /// over to another one meanwhile does not wait for that.
     pub fn sweep(&self) -> usize {
-        let mut leaving = self.leaving.lock();
-        leaving.retain_mut(|(dir, layer)| {
-            if layer.as_ref().is_some_and(|layer| Arc::strong_count(layer) > 1) {
-                return true;
+        let _one = self.sweeping.lock();
+        let is_read =
+            |leaving: &mut Leaving| leaving.layer.as_ref().is_some_and(|layer| Arc::strong_count(layer) > 1);
+        let mut free: Vec<Leaving> =
+            self.leaving.lock().extract_if(.., |leaving| !is_read(leaving)).collect();
+        free.retain_mut(|leaving| {
+            leaving.layer = None;
+            let Err(error) = self.backend.destroy(&leaving.dir) else { return false };
+            if !std::mem::replace(&mut leaving.is_said, true) {
+                tracing::warn!(%error, "a layer that was rewritten is still there; it is tried again");
             }
-            *layer = None;
-            match self.backend.destroy(dir) {
-                Ok(()) => false,
-                Err(error) => {
-                    tracing::warn!(%error, "a layer that was rewritten is still there; it is tried again");
-                    true
-                }
-            }
+            true
         });
+        let mut leaving = self.leaving.lock();
+        leaving.extend(free);
         leaving.len()
     }
 
@@ -413,6 +428,17 @@ mod tests {
             inner.slots.iter().filter(|(_, slot)| slot.layer.lock().is_some()).map(|(id, _)| *id).collect();
         open.sort();
         open
+    }
+
+    #[test]
+    fn what_no_manifest_names_is_removed_and_a_file_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let layers = layers(dir.path(), 1);
+        let (stray, left) = (dir.path().join("layers/notes.txt"), dir.path().join("layers/2020-01.g7"));
+        std::fs::write(&stray, "mine").unwrap();
+        std::fs::create_dir(&left).unwrap();
+        layers.remove_leftovers().unwrap();
+        assert!(stray.exists() && !left.exists());
     }
 
     #[test]

@@ -128,9 +128,9 @@ impl Backend for SledBackend {
             Err(error) => return Err(failed(error)),
         }
         match fs::remove_dir_all(dir) {
-            Ok(()) => sync_parent(dir).map_err(failed),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(failed(error)),
+            // Removed before, perhaps without a sync.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+            _ => sync_parent(dir).map_err(failed),
         }
     }
 }

@@ -199,6 +199,16 @@ pub enum StateError {
         /// What the system said.
         source: io::Error,
     },
+    /// It would be longer than any that is read.
+    #[error(
+        "{path}: a snapshot of {bytes} bytes would not be read again, and is not written; the one before stays"
+    )]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// How long.
+        bytes: usize,
+    },
     /// The bytes are not what was written.
     #[error("{path}: {reason}; the store is not opened and nothing was changed")]
     Damaged {
@@ -388,6 +398,10 @@ impl State {
         let path = path_of(dir, frame);
         let io = |source| StateError::Io { path: path.clone(), source };
         let mut bytes = self.encode();
+        if bytes.len() as u64 + 32 > MAX_STATE_BYTES {
+            // Nobody could read it: HEAD goes on naming the one before.
+            return Err(StateError::TooLong { path, bytes: bytes.len() });
+        }
         let digest = blake3::hash(&bytes);
         bytes.extend_from_slice(digest.as_bytes());
         let temporary = path.with_extension("tmp");

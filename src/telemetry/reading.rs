@@ -65,6 +65,8 @@ readings! {
     logs: u64 = "varve_logs", "Logs: one a tenant, and the instance's own";
     layers: u64 = "varve_layers", "Layers: one a month, and one for each part of a month that was closed early";
     layers_open: u64 = "varve_layers_open", "Layers that are open";
+    erasures_open: u64 = "varve_erasures_open", "Erasures that are asked for and not done";
+    erasures_failing: u64 = "varve_erasures_failing", "Whether the last try of an erasure failed";
     dedupe_entries: u64 = "varve_dedupe_entries", "Ids and request ids in the dedupe table";
     dedupe_runs: u64 = "varve_dedupe_runs", "Runs of the dedupe table";
     dedupe_recent_entries: u64 = "varve_dedupe_recent_entries", "Ids and request ids in memory that the table does not have yet";

@@ -74,9 +74,9 @@ fn plan(args: &CompactArgs, output: &Output) -> Result<Exit, Failure> {
             ))?;
         }
         for line in &layer.stays {
-            let until = line.until.as_deref().unwrap_or("for ever");
+            let until = line.until.as_ref().map_or(String::new(), |until| format!(" until {until}"));
             output.data(&format!(
-                "{}  stays   {:>10}  {}  {}, {} until {until}",
+                "{}  stays   {:>10}  {}  {}, {}{until}",
                 layer.layer, line.bodies, line.tenant, line.class, line.why
             ))?;
         }

@@ -244,7 +244,7 @@ fn show(raw: &RawValue, erasure: &ErasureView, output: &Output) -> Result<(), Fa
         came(erasure)
     ))?;
     if let Some(detail) = &erasure.detail {
-        output.warn(&format!("it is tried again: {}", printable(detail)));
+        output.warn(&printable(detail));
     }
     if erasure.is_done() {
         output.say(&format!("backups may hold what it took until {}", printable(&erasure.backups_until)));
@@ -271,7 +271,8 @@ fn came(erasure: &ErasureView) -> String {
             };
             format!("{} to erase{held}{others}", counted(records, "record"))
         }
-        _ => format!("{} erased{held}", counted(erasure.disclosures, "value")),
+        _ if erasure.is_done() => format!("{} erased{held}", counted(erasure.disclosures, "value")),
+        _ => format!("{} to erase{held}", counted(erasure.disclosures, "value")),
     }
 }
 

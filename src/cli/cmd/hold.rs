@@ -91,7 +91,7 @@ struct HoldView {
     #[serde(default)]
     filter: Option<Map<String, Value>>,
     #[serde(default)]
-    gone: u64,
+    gone: Option<u64>,
 }
 
 pub(in crate::cli) fn run(args: &HoldArgs, output: &Output) -> Result<Exit, Failure> {
@@ -115,8 +115,8 @@ fn place(args: &PlaceArgs, output: &Output) -> Result<Exit, Failure> {
     let hold: HoldView = serde_json::from_str(raw.get()).map_err(|_| unreadable())?;
     let (id, tenant) = (printable(&hold.id), printable(&args.tenant.tenant));
     output.data(&format!("hold {id}  in force, {}", held(&hold)))?;
-    if hold.gone > 0 {
-        output.warn(&format!("{} had left before, and cannot be held", bodies(hold.gone)));
+    if let Some(gone) = hold.gone.filter(|gone| *gone > 0) {
+        output.warn(&format!("{} had left before, and cannot be held", bodies(gone)));
     }
     output.say(&format!("`varve hold release {id} --tenant {tenant}` asks for its end, by two keys"));
     Ok(Exit::Done)

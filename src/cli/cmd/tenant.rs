@@ -69,6 +69,14 @@ struct TenantView {
     link: Option<String>,
     #[serde(default)]
     root: String,
+    #[serde(default)]
+    closed: bool,
+}
+
+impl TenantView {
+    fn state(&self) -> &'static str {
+        if self.closed { "closed" } else { "open" }
+    }
 }
 
 pub(in crate::cli) fn run(args: &TenantArgs, output: &Output) -> Result<Exit, Failure> {
@@ -113,9 +121,10 @@ fn list(server: &ServerArgs, output: &Output) -> Result<Exit, Failure> {
     for raw in &tenants {
         let tenant = view(raw)?;
         output.data(&format!(
-            "{:<24} {:>12}  {}",
+            "{:<24} {:>12}  {:<6}  {}",
             printable(&tenant.tenant),
             tenant.size,
+            tenant.state(),
             printable(&tenant.origin)
         ))?;
     }
@@ -132,13 +141,14 @@ fn show(args: &Named, output: &Output) -> Result<Exit, Failure> {
     }
     let shown = view(&raw)?;
     output.data(&format!(
-        "tenant      {}\norigin      {}\npublic key  {}\nsize        {}\nlink        {}\nroot        {}",
+        "tenant      {}\norigin      {}\npublic key  {}\nsize        {}\nlink        {}\nroot        {}\nstate       {}",
         printable(&shown.tenant),
         printable(&shown.origin),
         printable(&shown.public_key),
         shown.size,
         printable(shown.link.as_deref().unwrap_or("-")),
         printable(&shown.root),
+        shown.state(),
     ))?;
     Ok(Exit::Done)
 }

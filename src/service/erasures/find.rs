@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::super::read::each_match;
+use super::super::read::{disclosed, each_match};
 use super::super::{Error, ErrorCode, Service};
 use crate::event::Body;
 use crate::event::catalog::action;
@@ -19,8 +19,8 @@ use crate::tlog::chain::FLAG_HELD;
 /// An identifier of so many bytes is looked for inside strings too; a shorter one stands in too many by chance.
 const MIN_INSIDE_BYTES: usize = 6;
 
-/// Most records of one erasure. Whoever has more is a machine, and its ids are not a person's: 8 bytes a disclosure, three
-/// of a record, come to 100 MB.
+/// Most records of one erasure, held ones included. Whoever has more is a machine, and its ids are not a person's: 8 bytes a
+/// disclosure, three of a record, come to 100 MB.
 const MAX_RECORDS: usize = 4_000_000;
 
 /// Who is to be erased.
@@ -45,14 +45,12 @@ impl fmt::Debug for Person {
 pub(in crate::service) struct Found {
     /// Indexes by path, in no set order, perhaps twice.
     pub(in crate::service) disclosures: BTreeMap<String, Vec<u64>>,
-    /// Indexes of records that are the person's and held, ascending.
-    pub(in crate::service) held: Vec<u64>,
+    /// Indexes of records that are the person's and held.
+    pub(in crate::service) held: BTreeSet<u64>,
     /// Records with something to erase, the request itself left aside.
     pub(in crate::service) records: u64,
     /// Records that have the id under another type, or under none.
     pub(in crate::service) other_types: u64,
-    /// The holds that it was held against.
-    pub(in crate::service) holds: Vec<u64>,
     seen: BTreeSet<u64>,
 }
 
@@ -61,7 +59,16 @@ impl Found {
         if !paths.is_empty() && self.seen.insert(index) {
             paths.into_iter().for_each(|path| self.disclosures.entry(path).or_default().push(index));
         }
-        if self.seen.len() <= MAX_RECORDS {
+        self.demand_bound()
+    }
+
+    fn hold_back(&mut self, index: u64) -> Result<(), Error> {
+        self.held.insert(index);
+        self.demand_bound()
+    }
+
+    fn demand_bound(&self) -> Result<(), Error> {
+        if self.seen.len() + self.held.len() <= MAX_RECORDS {
             return Ok(());
         }
         let detail = format!(
@@ -73,23 +80,23 @@ impl Found {
 
 impl Service {
     /// Finds what is a person's among the entries of a log below `end`. Of entries that ask for an erasure only those that
-    /// `asked` names are looked at: another one is still to be read.
+    /// `asked` names are looked at: another one is still to be read. `go_on` is asked at each record, and ends it.
     pub(in crate::service) fn find(
         &self,
         log: &Log,
         end: u64,
         person: &Person,
         asked: &dyn Fn(&Sequenced) -> bool,
+        go_on: &dyn Fn() -> Result<(), Error>,
     ) -> Result<Found, Error> {
         let holds = self.0.holds.of(log.identity.number);
-        let mut found = Found { holds: holds.iter().map(|hold| hold.index).collect(), ..Found::default() };
-        let (mut held, mut others) = (BTreeSet::new(), BTreeSet::new());
+        let mut found = Found::default();
         let store = &self.0.store;
         let by_actor = QueryText { actor: Some(person.id.clone()), ..QueryText::default() };
         let by_target = QueryText { target: Some(person.id.clone()), ..QueryText::default() };
-        for text in [by_actor, by_target] {
+        for (text, is_first) in [(by_actor, true), (by_target, false)] {
             each_match(store, log, end, &text, &mut |record| {
-                self.go_on()?;
+                go_on()?;
                 let body = body_of(record)?;
                 let is_request = body.action() == Some(action::ERASURE_REQUESTED);
                 if body.is_own() && !(is_request && asked(record)) {
@@ -99,30 +106,29 @@ impl Service {
                 // Which key asked stays.
                 paths.retain(|path| !is_request || ["/targets/0", "/reason"].contains(&path.as_str()));
                 if paths.is_empty() {
-                    others.insert(record.index);
+                    // Whoever is both was counted as the actor.
+                    found.other_types += u64::from(is_first || !is_actor(&body, person));
+                    Ok(())
                 } else if is_held(&holds, record) {
-                    held.insert(record.index);
+                    found.hold_back(record.index)
                 } else {
                     found.records += u64::from(!is_request && !found.seen.contains(&record.index));
-                    found.add(record.index, paths)?;
+                    found.add(record.index, paths)
                 }
-                Ok(())
             })?;
         }
         // A hold names in its sealed filter whom it is about.
         let placed = QueryText { action: Some(action::HOLD_PLACED.to_owned()), ..QueryText::default() };
         each_match(store, log, end, &placed, &mut |record| {
+            go_on()?;
             let body = body_of(record)?;
             let mut paths = holding(&body, &[person.id.as_str()], &[]);
             paths.retain(|path| ["/metadata", "/reason"].contains(&path.as_str()));
             if !paths.is_empty() && is_held(&holds, record) {
-                held.insert(record.index);
-                return Ok(());
+                return found.hold_back(record.index);
             }
             found.add(record.index, paths)
         })?;
-        found.other_types = others.iter().filter(|index| !found.seen.contains(index)).count() as u64;
-        found.held = held.into_iter().collect();
         Ok(found)
     }
 }
@@ -141,6 +147,12 @@ fn body_of(record: &Sequenced) -> Result<Body, Error> {
 fn is_held(holds: &[Arc<Hold>], record: &Sequenced) -> bool {
     let is_flagged = record.record.flags & FLAG_HELD != 0;
     holds.iter().any(|hold| hold.holds(record.index, is_flagged))
+}
+
+/// Whether the actor of a record has the person's id, of whatever type.
+fn is_actor(body: &Body, person: &Person) -> bool {
+    let actor = disclosed(body, "/actor");
+    actor.is_some_and(|actor| actor.get("id").and_then(Value::as_str) == Some(person.id.as_str()))
 }
 
 /// The paths of a record's disclosures that go; none where it is not the person's.

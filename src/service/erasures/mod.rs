@@ -8,9 +8,9 @@
 mod find;
 mod run;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use super::approvals::{Act, ApprovalView};
 use super::read::{disclosed, each_match};
 use super::system::own;
 use super::view::ErasureView;
-use super::{Error, ErrorCode, Principal, Scope, Service, random};
+use super::{Error, ErrorCode, Principal, Scope, Service, random_id};
 use crate::event::catalog::{Builder, action};
 use crate::event::{Micros, Outcome, Tenant};
 use crate::ingest::queue::Control;
@@ -39,8 +39,16 @@ pub const MAX_ERASURE_BYTES: usize = 32 << 10;
 /// Days that backups are kept, unless said otherwise.
 pub const BACKUP_DAYS: u16 = 30;
 
-/// Erasures that are asked for and not done, at once: 13 bytes each in every snapshot.
+/// Erasures that are asked for and not done, at once: 13 bytes each in every snapshot. One log has a tenth of it, so that no
+/// tenant takes all.
 const MAX_OPEN: usize = 10_000;
+const MAX_OPEN_OF_LOG: usize = MAX_OPEN / 10;
+
+/// How long an asking counts the person's records before it is answered without the count.
+const LOOK_TIME: Duration = Duration::from_secs(5);
+
+/// Askings that count records at once: each takes one of the places for slow requests.
+const MAX_LOOKS: usize = 4;
 
 /// Longest basis, in bytes.
 const MAX_BASIS_BYTES: usize = 1_024;
@@ -51,19 +59,24 @@ const MAX_LISTED: usize = 1_000;
 /// Indexes of held records that an answer names; all are counted.
 const MAX_HELD: usize = 1_000;
 
-/// How long before what failed is tried again.
+/// How long before what failed is tried again; twice as long after each failure in a row, ten minutes at most.
 const TRY_AGAIN: Duration = Duration::from_secs(20);
+const MAX_TRY_AGAIN: Duration = Duration::from_secs(600);
 
 const DAY_MICROS: u64 = 24 * 3_600 * 1_000_000;
 
 /// The thread that erases, and what it met.
 pub(super) struct Erasures {
+    /// Whether anything is erased at all: not by a store that was opened for one act.
+    is_served: bool,
     needs_approval: bool,
     /// Whether batches keep apart.
     pauses: bool,
     backup_days: u16,
     stopping: Arc<AtomicBool>,
     worker: Mutex<Worker>,
+    /// Askings that count records now.
+    looks: AtomicUsize,
     /// The worker's own.
     certified: Mutex<run::Certified>,
 }
@@ -71,18 +84,36 @@ pub(super) struct Erasures {
 #[derive(Default)]
 struct Worker {
     thread: Option<JoinHandle<()>>,
-    /// When it ended without having done all.
-    failed: Option<Instant>,
+    /// What it left undone when it ended.
+    failure: Option<Failure>,
+}
+
+/// What could not be erased, and when that was.
+struct Failure {
+    at: Instant,
+    /// How often in a row.
+    times: u32,
+    /// The logs that it is about.
+    logs: BTreeSet<u32>,
+}
+
+impl Failure {
+    fn is_to_be_tried_again(&self) -> bool {
+        let pause = TRY_AGAIN * 2_u32.pow(self.times.saturating_sub(1).min(8));
+        self.at.elapsed() >= pause.min(MAX_TRY_AGAIN)
+    }
 }
 
 impl Erasures {
-    pub(super) fn new(needs_approval: bool, pauses: bool, backup_days: u16) -> Erasures {
+    pub(super) fn new(is_served: bool, needs_approval: bool, pauses: bool, backup_days: u16) -> Erasures {
         Erasures {
+            is_served,
             needs_approval,
             pauses,
             backup_days,
             stopping: Arc::default(),
             worker: Mutex::default(),
+            looks: AtomicUsize::new(0),
             certified: Mutex::default(),
         }
     }
@@ -146,30 +177,33 @@ impl Service {
         if !is_sound {
             return Err(refused("/subject", "`type` and `id` are those of an actor or target"));
         }
-        if self.0.store.erasures().len() >= MAX_OPEN {
+        let number = log.identity.number;
+        let open = self.0.store.erasures();
+        let of_log = open.range((number, 0)..=(number, u64::MAX)).count();
+        if open.len() >= MAX_OPEN || of_log >= MAX_OPEN_OF_LOG {
             let detail = format!(
-                "{MAX_OPEN} erasures are not done yet, the limit; nothing was changed. Ask again later."
+                "{MAX_OPEN_OF_LOG} erasures of a tenant or {MAX_OPEN} in all are not done yet, the limit; nothing was changed. Ask \
+                 again later."
             );
             return Err(Error::new(ErrorCode::Busy, detail));
         }
-        let found = self.find(&log, log.size(), person, &|_| false)?;
-        if !found.held.is_empty() && found.records == 0 {
+        let found = self.look(&log, person)?;
+        if let Some(found) =
+            found.as_ref().filter(|found| found.disclosures.is_empty() && !found.held.is_empty())
+        {
             let detail = format!(
                 "a legal hold keeps all {} records of this person; nothing was erased. Among them: {}",
                 found.held.len(),
-                listed(&found.held)
+                listed(found.held.iter().copied())
             );
             return Err(Error::new(ErrorCode::Held, detail));
         }
-        let number = log.identity.number;
         if self.0.erasures.needs_approval {
-            self.make_room()?;
+            self.make_room(tenant)?;
             let record = self.write_own(vec![own(&log, event)?], Vec::new())?;
             let request = record.first().map(|record| record.index).unwrap_or_default();
-            let mut id = [0; 8];
-            random(&mut id);
-            let id = format!("{:016x}", u64::from_be_bytes(id));
-            return self.wait_for_approval(by, &log, Act::Erase { request }, id).map(Asked::Approval);
+            let act = Act::Erase { request };
+            return self.wait_for_approval(by, &log, act, random_id()).map(Asked::Approval);
         }
         let control = Control::Erasure { log: number, index: u64::MAX, phase: ErasurePhase::Requested };
         let record = self.write_own(vec![own(&log, event)?], vec![control])?;
@@ -178,11 +212,31 @@ impl Service {
             .ok_or_else(|| Error::new(ErrorCode::Internal, "the entry was written and is not there"))?;
         self.begin_erasures();
         let mut view = self.erasure_view(&log, &record, &BTreeMap::new(), &self.0.store.erasures());
-        view.other_types = Some(found.other_types);
-        view.records = Some(found.records);
-        view.held = found.held.len() as u64;
-        view.held_indexes = found.held.into_iter().take(MAX_HELD).collect();
+        if let Some(found) = found {
+            view.other_types = Some(found.other_types);
+            view.records = Some(found.records);
+            view.held = found.held.len() as u64;
+            view.held_indexes = found.held.into_iter().take(MAX_HELD).collect();
+        }
         Ok(Asked::Erasure(Box::new(view)))
+    }
+
+    /// What is a person's, for the answer; `None` where that takes longer than an answer may.
+    fn look(&self, log: &Log, person: &Person) -> Result<Option<find::Found>, Error> {
+        let looks = &self.0.erasures.looks;
+        let until = Instant::now() + LOOK_TIME;
+        let is_late = AtomicBool::new(looks.fetch_add(1, Ordering::AcqRel) >= MAX_LOOKS);
+        let go_on = || {
+            self.go_on()?;
+            if is_late.load(Ordering::Relaxed) || Instant::now() > until {
+                is_late.store(true, Ordering::Relaxed);
+                return Err(Error::new(ErrorCode::QueryTimeout, "the records were not counted in time"));
+            }
+            Ok(())
+        };
+        let found = self.find(log, log.size(), person, &|_| false, &go_on);
+        looks.fetch_sub(1, Ordering::AcqRel);
+        if is_late.into_inner() { Ok(None) } else { found.map(Some) }
     }
 
     /// Begins what a second key approved.
@@ -200,9 +254,9 @@ impl Service {
     /// The erasures of a tenant, newest first.
     pub fn erasures(&self, by: &Principal, tenant: &str) -> Result<Vec<ErasureView>, Error> {
         let log = self.log_for(by, tenant, Scope::Erase)?;
-        let (outcomes, open) = (self.outcomes(&log)?, self.0.store.erasures());
+        let (outcomes, open) = (self.outcomes(&log, None)?, self.0.store.erasures());
         let mut newest = VecDeque::new();
-        self.each_own(&log, action::ERASURE_REQUESTED, &mut |record| {
+        self.each_own(&log, action::ERASURE_REQUESTED, None, &mut |record| {
             newest.push_front(record.clone());
             newest.truncate(MAX_LISTED);
             Ok(())
@@ -218,7 +272,9 @@ impl Service {
         let record = self.0.store.record(&log, index).map_err(|error| internal(&error))?;
         let record = record.filter(|record| action_of(record).as_deref() == Some(action::ERASURE_REQUESTED));
         let record = record.ok_or_else(unknown)?;
-        Ok(self.erasure_view(&log, &record, &self.outcomes(&log)?, &self.0.store.erasures()))
+        // What came of it stands behind it.
+        let outcomes = self.outcomes(&log, Some(record.record.recorded_at))?;
+        Ok(self.erasure_view(&log, &record, &outcomes, &self.0.store.erasures()))
     }
 
     /// Starts the thread that erases, where there is something to erase, it does not run, and it did not fail a moment ago.
@@ -226,27 +282,26 @@ impl Service {
         let all = &self.0.erasures;
         let mut worker = all.worker.lock();
         let runs = worker.thread.as_ref().is_some_and(|thread| !thread.is_finished());
-        if runs || all.stopping.load(Ordering::Acquire) || self.0.store.erasures().is_empty() {
+        let is_idle = !runs && all.is_served && !all.stopping.load(Ordering::Acquire);
+        if !is_idle || self.0.store.erasures().is_empty() {
             return;
         }
-        if worker.failed.is_some_and(|at| at.elapsed() < TRY_AGAIN) {
+        if worker.failure.as_ref().is_some_and(|failure| !failure.is_to_be_tried_again()) {
             return;
         }
-        // A panic is a failure too, and no reason to begin again at once.
-        worker.failed = Some(Instant::now());
+        // A panic is a failure too, of all that is open, and no reason to begin again at once.
+        let times = worker.failure.as_ref().map_or(1, |failure| failure.times.saturating_add(1));
+        let logs = self.0.store.erasures().keys().map(|(log, _)| *log).collect();
+        worker.failure = Some(Failure { at: Instant::now(), times, logs });
         let service = Arc::downgrade(&self.0);
         let body = move || {
             // Held for as long as it runs: `stop` waits for it.
             let Some(inner) = service.upgrade() else { return };
             super::compactions::yield_to_others();
             let service = Service(inner);
-            let outcome = service.erase_all();
-            service.0.erasures.worker.lock().failed = outcome.err().map(|error| {
-                if !service.0.erasures.stopping.load(Ordering::Acquire) {
-                    tracing::error!(%error, "an erasure is not done yet; it is tried again");
-                }
-                Instant::now()
-            });
+            let logs = service.erase_all();
+            let failure = (!logs.is_empty()).then(|| Failure { at: Instant::now(), times, logs });
+            service.0.erasures.worker.lock().failure = failure;
         };
         match thread::Builder::new().name("varve-erasure".to_owned()).spawn(body) {
             Ok(thread) => worker.thread = Some(thread),
@@ -254,6 +309,12 @@ impl Service {
                 tracing::error!(%error, "the thread of an erasure was not started; it is tried again");
             }
         }
+    }
+
+    /// Whether the last try failed, and none runs.
+    pub(super) fn erasures_fail(&self) -> bool {
+        let worker = self.0.erasures.worker.lock();
+        worker.failure.is_some() && worker.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     fn erasure_view(
@@ -269,14 +330,15 @@ impl Service {
         let not_asked =
             "no second key approved it yet; an approval waits for a day, or until a restart: ask anew then";
         let failing = "it met a fault and is tried again; the server's log says which";
-        let runs = {
+        let is_failing = {
             let worker = all.worker.lock();
-            worker.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+            let runs = worker.thread.as_ref().is_some_and(|thread| !thread.is_finished());
+            !runs && worker.failure.as_ref().is_some_and(|failure| failure.logs.contains(&place.0))
         };
         let (state, detail) = match open.get(&place) {
             Some(phase) => {
                 let state = if *phase == ErasurePhase::Certified { "rewriting" } else { "pending" };
-                (state, Some(failing).filter(|_| !runs && all.worker.lock().failed.is_some()))
+                (state, Some(failing).filter(|_| is_failing))
             }
             // The entry that says when may have expired before the one that asked.
             None if outcome.done_at.is_some() || outcome.is_certified => ("done", None),
@@ -298,21 +360,18 @@ impl Service {
         }
     }
 
-    /// What the log says of each erasure that was asked for.
-    fn outcomes(&self, log: &Log) -> Result<BTreeMap<u64, ErasureOutcome>, Error> {
+    /// What the log says from `since` on of each erasure that was asked for.
+    fn outcomes(&self, log: &Log, since: Option<u64>) -> Result<BTreeMap<u64, ErasureOutcome>, Error> {
         let mut outcomes: BTreeMap<u64, ErasureOutcome> = BTreeMap::new();
-        self.each_own(log, action::ERASURE_COMPLETED, &mut |record| {
+        self.each_own(log, action::ERASURE_COMPLETED, since, &mut |record| {
             if let Some(certificate) = certificate_of(record) {
                 for request in certificate.requests.iter() {
-                    let outcome = outcomes.entry(request).or_default();
-                    outcome.is_certified = true;
-                    outcome.disclosures += certificate.count();
-                    outcome.held = outcome.held.max(certificate.held);
+                    outcomes.entry(request).or_default().take_in(&certificate);
                 }
             }
             Ok(())
         })?;
-        self.each_own(log, action::ERASURE_DONE, &mut |record| {
+        self.each_own(log, action::ERASURE_DONE, since, &mut |record| {
             let facts = record.record.body().and_then(Result::ok).and_then(|body| body.facts());
             if let Some(request) = facts.and_then(|facts| facts.get("request")?.as_number()) {
                 outcomes.entry(request).or_default().done_at = Some(record.record.recorded_at);
@@ -322,14 +381,16 @@ impl Service {
         Ok(outcomes)
     }
 
-    /// Visits entries of Varve's own with an action, oldest first.
+    /// Visits entries of Varve's own with an action, oldest first, from `since` on.
     fn each_own(
         &self,
         log: &Log,
         name: &str,
+        since: Option<u64>,
         visit: &mut dyn FnMut(&Arc<Sequenced>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let text = QueryText { action: Some(name.to_owned()), ..QueryText::default() };
+        let since = since.map(|since| Micros(since).to_string());
+        let text = QueryText { action: Some(name.to_owned()), since, ..QueryText::default() };
         each_match(&self.0.store, log, log.size(), &text, visit)
     }
 }
@@ -341,6 +402,19 @@ struct ErasureOutcome {
     disclosures: u64,
     held: u64,
     done_at: Option<u64>,
+    /// What the parts of the newest certificates name so far.
+    summed: u64,
+}
+
+impl ErasureOutcome {
+    /// Certificates that are made anew, after a restart or a hold, name some of the same values: what the most of them name
+    /// together is what was found.
+    fn take_in(&mut self, certificate: &ErasureCertificate) {
+        self.is_certified = true;
+        self.held = self.held.max(certificate.held);
+        self.summed = if certificate.part == 1 { 0 } else { self.summed } + certificate.count();
+        self.disclosures = self.disclosures.max(self.summed);
+    }
 }
 
 fn certificate_of(record: &Sequenced) -> Option<ErasureCertificate> {
@@ -360,8 +434,8 @@ fn person_of(record: &Sequenced) -> Option<Person> {
     Some(Person { kind, id: target.get("id")?.as_str()?.to_owned() })
 }
 
-fn listed(indexes: &[u64]) -> String {
-    let first: Vec<String> = indexes.iter().take(20).map(u64::to_string).collect();
+fn listed(indexes: impl Iterator<Item = u64>) -> String {
+    let first: Vec<String> = indexes.take(20).map(|index| index.to_string()).collect();
     first.join(" ")
 }
 
@@ -369,3 +443,6 @@ fn refused(pointer: &str, what: &str) -> Error {
     let error = Error::new(ErrorCode::BadRequest, format!("{what}; nothing was erased"));
     if pointer.is_empty() { error } else { error.at(pointer) }
 }
+
+#[cfg(test)]
+mod tests;

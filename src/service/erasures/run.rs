@@ -15,6 +15,7 @@ use super::super::append::{MAX_BATCH_EVENTS, MAX_SUBMISSION_BYTES, internal};
 use super::super::compactions::paced;
 use super::super::system::own;
 use super::super::{Error, ErrorCode, Service};
+use super::find::{Found, Person};
 use super::{certificate_of, person_of};
 use crate::event::catalog::{Builder, action};
 use crate::event::{Body, Outcome};
@@ -27,19 +28,25 @@ use crate::store::rewrite::Change;
 use crate::store::state::ErasurePhase;
 use crate::tlog::chain::FLAG_HELD;
 
-/// Erasures of one log that one batch takes: their indexes fit a set, and the union of what they find fits memory.
+/// Erasures of one log that one batch takes: their indexes fit a set.
 const MAX_BATCH: usize = 1_000;
 
-/// How long a batch waits for readers of the old generation of a layer before it says so.
-const READERS_LIMIT: Duration = Duration::from_secs(60);
+/// Disclosures and held records that one batch finds before it takes no further request, 8 bytes each: 96 MB, and what one
+/// person more has.
+const MAX_FOUND: usize = 12_000_000;
+
+/// How long a batch waits for readers of the old generation of a layer: a verification of a layer of 50 GB takes as long.
+/// After that it is tried again later.
+const READERS_LIMIT: Duration = Duration::from_secs(600);
 const READERS_POLL: Duration = Duration::from_millis(20);
 
 /// Requests that wait a moment for others: each batch closes a layer and rewrites it.
 const GATHER: Duration = Duration::from_millis(300);
 
-/// Most seconds between two batches. Each closes a part of the month, of which a store has 30,000 in its life: after the
-/// n-th part of a month n seconds pass, so that a month of nothing but erasures makes some 2,300.
-const MAX_PAUSE_SECONDS: u32 = 3_600;
+/// Most seconds between two batches. Each closes a part of the month, of which a store has 30,000 in its life, and which
+/// each log that is active in it names in every snapshot: after the n-th part of a month n² seconds pass. The tenth waits
+/// 100 seconds; a month of nothing but erasures makes some 220.
+const MAX_PAUSE_SECONDS: u32 = 6 * 3_600;
 
 /// How long an entry that asks for an erasure may take until it is known to wait for another key, or to be on its way.
 const ASKED_MICROS: u64 = 60_000_000;
@@ -55,33 +62,39 @@ type Going = BTreeMap<(u32, String), Vec<Arc<IndexSet>>>;
 pub(super) type Certified = HashMap<(u32, Option<LayerId>), u64>;
 
 impl Service {
-    /// Erases until nothing is asked for.
-    pub(super) fn erase_all(&self) -> Result<(), Error> {
+    /// Erases until nothing is asked for, something is in the way, or the server stops. Answers the logs of which something
+    /// could not be erased.
+    pub(super) fn erase_all(&self) -> BTreeSet<u32> {
         let mut certified = self.0.erasures.certified.lock();
-        while !self.0.store.erasures().is_empty() {
-            self.pause_between_batches()?;
+        let mut failed = Failed::default();
+        while failed.logs.is_empty() && !self.0.store.erasures().is_empty() {
+            if self.pause_between_batches().is_err() {
+                break;
+            }
             // A hold whose members are not listed yet would keep everything in front of it.
             if let Err(error) = self.resolve_holds() {
                 tracing::warn!(%error, "the members of a hold are not listed; erasures of its log wait");
             }
-            let mut first_error = None;
             for (log, requests) in self.by_log(ErasurePhase::Requested) {
-                if let Err(error) = self.certify_requests(log, requests, &mut certified) {
-                    self.go_on()?;
-                    // One log's fault is not another's.
-                    tracing::error!(log, %error, "erasures of a log were not certified; they are tried again");
-                    first_error = first_error.or(Some(error));
+                // One log's fault is not another's.
+                if let Err(error) = self.certify_requests(log, &requests, &mut certified) {
+                    failed.add([log], &error);
                 }
             }
-            let erased = self.erase_certified(&mut certified);
-            first_error.map_or(Ok(()), Err).and(erased)?;
+            let batch = self.by_log(ErasurePhase::Certified);
+            let mut kept_back = Failed::default();
+            if let Err(error) = self.erase_certified(&batch, &mut certified, &mut kept_back) {
+                kept_back.add(batch.into_keys(), &error);
+            }
+            failed.logs.extend(kept_back.logs);
         }
-        Ok(())
+        if self.go_on().is_err() { BTreeSet::new() } else { failed.logs }
     }
 
     fn pause_between_batches(&self) -> Result<(), Error> {
         let parts = self.0.store.layers.newest().map_or(0, |newest| newest.part().saturating_sub(1));
-        let seconds = parts.min(MAX_PAUSE_SECONDS) * u32::from(self.0.erasures.pauses);
+        let pause = parts.saturating_mul(parts).min(MAX_PAUSE_SECONDS);
+        let seconds = pause * u32::from(self.0.erasures.pauses);
         let until = Instant::now() + GATHER.max(Duration::from_secs(u64::from(seconds)));
         while Instant::now() < until {
             self.go_on()?;
@@ -103,53 +116,91 @@ impl Service {
         by_log
     }
 
-    /// Finds what was asked for in a log and writes the certificates.
+    /// Finds what was asked for in a log and writes the certificates. What one request meets is no reason for the others of
+    /// the log to wait: it stays open, and is the error at the end.
     fn certify_requests(
         &self,
         number: u32,
-        requests: Vec<u64>,
+        requests: &[u64],
         certified: &mut Certified,
     ) -> Result<(), Error> {
         let Some(log) = self.0.store.log(number) else { return Ok(()) };
-        let end = log.size();
-        let open = self.0.store.erasures();
-        // One that is not of this batch is still to be read, unless nothing comes of it any more.
+        self.demand_lists(number)?;
+        let mut searched = self.search(&log, requests)?;
+        if !searched.taken.is_empty() {
+            self.certify_found(&log, &mut searched, certified)?;
+        }
+        searched.met.map_or(Ok(()), Err)
+    }
+
+    /// Looks for what is asked for, request by request.
+    fn search(&self, log: &Log, requests: &[u64]) -> Result<Searched, Error> {
+        let (number, end) = (log.identity.number, log.size());
+        // One that is not of this batch is still to be read, unless nothing comes of it any more. Whether it waits is asked
+        // first: an approval is known until its erasure is.
         let is_asked = |record: &Sequenced| {
             let index = record.index;
             let is_on_its_way = record.record.recorded_at.saturating_add(ASKED_MICROS) > self.0.stamps.now();
             requests.binary_search(&index).is_ok()
                 || !is_on_its_way
-                    && !open.contains_key(&(number, index))
-                    && !self.waits_for_approval(&log, index)
+                    && !self.waits_for_approval(log, index)
+                    && !self.0.store.erasures().contains_key(&(number, index))
         };
-        self.demand_lists(number)?;
-        let mut all: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-        let (mut held, mut known, mut unread) = (BTreeSet::new(), None, None);
-        let mut taken = Vec::with_capacity(requests.len());
+        // Holds that come behind the first search are looked at before anything is certified.
+        let known = self.0.holds.of(number).iter().map(|hold| hold.index).collect();
+        let mut searched = Searched { known, ..Searched::default() };
         for request in requests.iter().filter(|request| **request < end) {
             self.go_on()?;
-            let record = self.0.store.record(&log, *request).map_err(|error| internal(&error))?;
-            let Some(person) = record.as_deref().and_then(person_of) else {
-                // Left open, and said: others of the log are not to wait for it.
-                let detail = format!("the entry at index {request} must name whom to erase and does not");
-                unread = Some(Error::new(ErrorCode::Internal, detail));
-                continue;
-            };
-            taken.push(*request);
-            let found = self.find(&log, end, &person, &is_asked)?;
-            for (path, indexes) in found.disclosures {
-                all.entry(path).or_default().extend(indexes);
+            if searched.found >= MAX_FOUND {
+                // The rest is the next batch.
+                break;
             }
-            held.extend(found.held);
-            // Holds that came behind the first search are looked at below.
-            known.get_or_insert(found.holds);
+            let found = self.asked_person(log, *request).and_then(|person| match person {
+                Some(person) => self.find(log, end, &person, &is_asked, &|| self.go_on()).map(Some),
+                None => Ok(None),
+            });
+            match found {
+                Ok(found) => searched.take_in(*request, found),
+                Err(error) => {
+                    self.go_on()?;
+                    searched.met.get_or_insert(error);
+                }
+            }
         }
-        let known = known.unwrap_or_default();
+        Ok(searched)
+    }
+
+    /// Whom the entry at `request` asks to erase. `None` where another request for the same person took that, together with
+    /// everything else that was there: then nothing is left to find.
+    fn asked_person(&self, log: &Log, request: u64) -> Result<Option<Person>, Error> {
+        let record = self.0.store.record(log, request).map_err(|error| internal(&error))?;
+        let person = record.as_deref().and_then(person_of);
+        let is_erased = || {
+            let withheld = record.as_deref()?.record.body()?.ok()?.withheld().ok()?;
+            Some(withheld.iter().any(|path| path == "/targets/0"))
+        };
+        if person.is_some() || is_erased() == Some(true) {
+            return Ok(person);
+        }
+        let detail = format!("the entry at index {request} must name whom to erase and does not");
+        Err(Error::new(ErrorCode::Internal, detail))
+    }
+
+    /// Certifies what was found, but for what holds that came since keep.
+    fn certify_found(
+        &self,
+        log: &Log,
+        searched: &mut Searched,
+        certified: &mut Certified,
+    ) -> Result<(), Error> {
+        let number = log.identity.number;
         // From here until they are durable no hold is placed.
         let _gate = self.0.retention.gate.lock();
         self.demand_lists(number)?;
         let holds = self.0.holds.of(number);
-        let new: Vec<&Arc<Hold>> = holds.iter().filter(|hold| !known.contains(&hold.index)).collect();
+        let new: Vec<&Arc<Hold>> =
+            holds.iter().filter(|hold| !searched.known.contains(&hold.index)).collect();
+        let Searched { all, held, taken, .. } = searched;
         for indexes in all.values_mut() {
             indexes.sort_unstable();
             indexes.dedup();
@@ -163,21 +214,22 @@ impl Service {
             });
         }
         all.retain(|_, indexes| !indexes.is_empty());
-        if taken.is_empty() {
-            return unread.map_or(Ok(()), Err);
-        }
-        let certificates = ErasureCertificate::of(&set_of(&taken), &all, held.len() as u64);
+        let certificates = ErasureCertificate::of(&set_of(taken), all, held.len() as u64);
         let places: Vec<(u32, u64)> = taken.iter().map(|request| (number, *request)).collect();
         let changes = self.0.holds.changes(number);
         // What was certified before is not certified by this.
-        let are_others =
-            open.iter().any(|((of, _), phase)| *of == number && *phase == ErasurePhase::Certified);
+        let are_others = self
+            .0
+            .store
+            .erasures()
+            .iter()
+            .any(|((of, _), phase)| *of == number && *phase == ErasurePhase::Certified);
         certified.retain(|(of, _), _| *of != number);
-        self.write_certificates(&log, &certificates, &places)?;
+        self.write_certificates(log, &certificates, &places)?;
         if !are_others {
             certified.insert((number, None), changes);
         }
-        unread.map_or(Ok(()), Err)
+        Ok(())
     }
 
     fn write_certificates(
@@ -213,14 +265,17 @@ impl Service {
         self.write_patiently(waiting, certified).map(drop)
     }
 
-    /// Takes out what the certificates name of all erasures that are certified.
-    fn erase_certified(&self, certified: &mut Certified) -> Result<(), Error> {
-        let batch = self.by_log(ErasurePhase::Certified);
+    /// Takes out what the certificates of a batch name. Its error is about all of it.
+    fn erase_certified(
+        &self,
+        batch: &BTreeMap<u32, Vec<u64>>,
+        certified: &mut Certified,
+        failed: &mut Failed,
+    ) -> Result<(), Error> {
         if batch.is_empty() {
             return Ok(());
         }
-        let mut failed = Failed::default();
-        let going = self.named(&batch, &mut failed);
+        let going = self.named(batch, failed);
         let newest = self.0.store.layers.newest();
         let mut layers = self.by_layer(&going)?;
         if newest.is_some_and(|newest| layers.contains_key(&newest)) {
@@ -229,27 +284,28 @@ impl Service {
         }
         self.seal_now();
         for (layer, going) in layers {
-            if let Err(error) = self.erase_in(layer, &going, &batch, certified) {
+            if let Err(error) = self.erase_in(layer, &going, batch, certified) {
                 // One layer's fault is not another's: what lies elsewhere leaves, and this is tried again.
                 self.go_on()?;
-                let logs: BTreeSet<u32> = going.keys().map(|(number, _)| *number).collect();
-                failed.add(logs, error);
+                failed.add(going.keys().map(|(number, _)| *number), &error);
             }
+        }
+        let done = |number: &u32| !failed.logs.contains(number);
+        if !batch.keys().any(done) {
+            // Nothing will be done: the journal keeps its second generation.
+            return Ok(());
         }
         self.wait_for_readers()?;
         self.wipe_journal()?;
-        for (number, requests) in batch {
-            let Some(log) = self.0.store.log(number).filter(|_| !failed.logs.contains(&number)) else {
-                continue;
-            };
-            for request in requests {
-                let event = Builder::new(action::ERASURE_DONE, Outcome::Success).fact("request", request);
-                let done =
-                    || vec![Control::Erasure { log: number, index: request, phase: ErasurePhase::Done }];
+        for (&number, requests) in batch.iter().filter(|(number, _)| done(number)) {
+            let Some(log) = self.0.store.log(number) else { continue };
+            for &index in requests {
+                let event = Builder::new(action::ERASURE_DONE, Outcome::Success).fact("request", index);
+                let done = || vec![Control::Erasure { log: number, index, phase: ErasurePhase::Done }];
                 self.write_patiently(vec![own(&log, event)?], done)?;
             }
         }
-        failed.first.map_or(Ok(()), Err)
+        Ok(())
     }
 
     /// Errors while a hold of the log has no complete list: what is to stay is not known.
@@ -267,7 +323,10 @@ impl Service {
         let mut going = Going::new();
         for (number, requests) in batch {
             let Some(log) = self.0.store.log(*number) else { continue };
-            let read = self.each_own(&log, action::ERASURE_COMPLETED, &mut |record| {
+            // Certificates stand behind the first that asked; where that cannot be read, all are looked through.
+            let first = requests.first().and_then(|first| self.0.store.record(&log, *first).ok().flatten());
+            let since = first.map(|first| first.record.recorded_at);
+            let read = self.each_own(&log, action::ERASURE_COMPLETED, since, &mut |record| {
                 let certificate = certificate_of(record).ok_or_else(|| {
                     let detail =
                         format!("the entry at index {} must certify an erasure and does not", record.index);
@@ -281,7 +340,7 @@ impl Service {
                 Ok(())
             });
             if let Err(error) = read {
-                failed.add([*number], error);
+                failed.add([*number], &error);
             }
         }
         going
@@ -441,12 +500,11 @@ impl Service {
     /// Waits until nobody reads a generation from before the rewrite, and it is gone.
     fn wait_for_readers(&self) -> Result<(), Error> {
         let began = Instant::now();
-        let mut is_said = false;
         while self.0.store.layers.sweep() > 0 {
             self.go_on()?;
-            if began.elapsed() > READERS_LIMIT && !is_said {
-                is_said = true;
-                tracing::warn!("readers still hold a layer from before an erasure, which waits for them");
+            if began.elapsed() > READERS_LIMIT {
+                let detail = "a layer from before the erasure is still read, or cannot be removed; the erasure waits for it";
+                return Err(Error::new(ErrorCode::Busy, detail));
             }
             std::thread::sleep(READERS_POLL);
         }
@@ -466,14 +524,42 @@ impl Service {
 #[derive(Default)]
 struct Failed {
     logs: BTreeSet<u32>,
-    first: Option<Error>,
 }
 
 impl Failed {
-    fn add(&mut self, logs: impl IntoIterator<Item = u32>, error: Error) {
-        tracing::error!(%error, "a part of an erasure is not done yet; it is tried again");
+    fn add(&mut self, logs: impl IntoIterator<Item = u32>, error: &Error) {
+        let logs: BTreeSet<u32> = logs.into_iter().collect();
+        tracing::error!(?logs, %error, "a part of an erasure is not done yet; it is tried again");
         self.logs.extend(logs);
-        self.first.get_or_insert(error);
+    }
+}
+
+/// What the search for a batch found.
+#[derive(Default)]
+struct Searched {
+    /// Indexes by path, perhaps twice.
+    all: BTreeMap<String, Vec<u64>>,
+    held: BTreeSet<u64>,
+    /// The holds that it was held against.
+    known: BTreeSet<u64>,
+    /// The requests that were searched for.
+    taken: Vec<u64>,
+    /// Indexes in all of it.
+    found: usize,
+    /// What a request met that was not searched for.
+    met: Option<Error>,
+}
+
+impl Searched {
+    fn take_in(&mut self, request: u64, found: Option<Found>) {
+        self.taken.push(request);
+        let Some(found) = found else { return };
+        self.found += found.held.len();
+        self.held.extend(found.held);
+        for (path, indexes) in found.disclosures {
+            self.found += indexes.len();
+            self.all.entry(path).or_default().extend(indexes);
+        }
     }
 }
 

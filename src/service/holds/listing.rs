@@ -53,12 +53,12 @@ impl Service {
                 continue;
             }
             for hold in self.0.holds.of(log.identity.number).iter().filter(|hold| is_open(hold)) {
-                let record = self.0.store.record(&log, hold.index).map_err(|error| internal(&error))?;
-                let what = record.as_deref().and_then(|record| what_of(record, hold.placed.kind));
-                let listed = match what {
-                    Some(what) => self.resolve(&log, hold.index, &what).map(drop),
-                    None => Err(not_a_hold(hold.index)),
-                };
+                let record = self.0.store.record(&log, hold.index).map_err(|error| internal(&error));
+                let listed = record.and_then(|record| {
+                    let what = record.as_deref().and_then(|record| what_of(record, hold.placed.kind));
+                    let what = what.ok_or_else(|| not_a_hold(hold.index))?;
+                    self.resolve(&log, hold.index, &what).map(drop)
+                });
                 first = first.and(listed);
             }
         }
@@ -187,8 +187,7 @@ impl Service {
             }
             std::thread::sleep(BETWEEN_TRIES);
         }
-        let detail =
-            "the queue stayed full for a minute; the hold is in force and its members are listed later";
+        let detail = "the queue stayed full, or a layer was going over, for all the time; the hold is in force and its members are listed later";
         Err(Error::new(ErrorCode::Busy, detail))
     }
 }

@@ -107,14 +107,15 @@ impl Service {
         let index = self.begin_hold(&log, event, &what)?;
         // From here on it is in force, whatever becomes of its list.
         let is_short = matches!(what, What::Indexes(_)) || log.size() <= MAX_LOOKED_AT;
-        let listed = if is_short { self.resolve(&log, index, &what) } else { Ok(Vec::new()) };
+        let listed = if is_short { self.resolve(&log, index, &what).map(Some) } else { Ok(None) };
         let gone = listed.unwrap_or_else(|error| {
             tracing::warn!(%error, "the members of a hold are not listed yet; until then it holds all that was there");
-            Vec::new()
+            None
         });
+        let gone = gone.filter(|_| matches!(what, What::Indexes(_)));
         let mut view = self.hold_view(&log, index)?;
-        view.gone = gone.len() as u64;
-        view.gone_indexes = gone.into_iter().take(MAX_GONE).collect();
+        view.gone = gone.as_ref().map(|gone| gone.len() as u64);
+        view.gone_indexes = gone.unwrap_or_default().into_iter().take(MAX_GONE).collect();
         Ok(view)
     }
 
@@ -206,7 +207,7 @@ impl Service {
             extends: hold.placed.extends,
             resolved: !is_open(&hold),
             members: (!is_open(&hold)).then(|| hold.listed()),
-            gone: 0,
+            gone: None,
             gone_indexes: Vec::new(),
         })
     }

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::Refusal;
 use super::facts::Facts;
 use super::hold::read_indexes;
-use super::set::{IndexSet, Pushed, SetBuilder};
+use super::set::{IndexSet, SetsBuilder};
 use crate::event::Value;
 
 /// Bytes of `disclosures` in one certificate. A set has 43,704 characters at most, so each fits; with all else an event
@@ -41,8 +41,7 @@ impl ErasureCertificate {
     ) -> Vec<ErasureCertificate> {
         let mut groups: Vec<Vec<(String, IndexSet)>> = vec![Vec::new()];
         let mut bytes = 0;
-        let mut put = |path: &str, set: Option<IndexSet>| {
-            let Some(set) = set else { return };
+        let mut put = |path: &str, set: IndexSet| {
             let more = line(path, &set).len();
             if bytes + more > MAX_DISCLOSURES_BYTES {
                 groups.push(Vec::new());
@@ -52,15 +51,9 @@ impl ErasureCertificate {
             groups.last_mut().expect("there is always one").push((path.to_owned(), set));
         };
         for (path, indexes) in disclosures {
-            let mut set = SetBuilder::new();
-            for index in indexes {
-                if set.push(*index) == Pushed::Full {
-                    put(path, std::mem::take(&mut set).finish());
-                    // An empty set has room for any one index.
-                    let _ = set.push(*index);
-                }
-            }
-            put(path, set.finish());
+            let mut sets = SetsBuilder::default();
+            indexes.iter().for_each(|index| sets.push(*index));
+            sets.finish().into_iter().for_each(|set| put(path, set));
         }
         let parts = groups.len() as u64;
         (1..)
@@ -157,6 +150,7 @@ mod tests {
     use super::*;
     use crate::event::catalog::action;
     use crate::event::{Builder, Outcome};
+    use crate::retention::{Pushed, SetBuilder};
 
     fn facts_of(certificate: &ErasureCertificate) -> Value {
         let builder = Builder::new(action::ERASURE_COMPLETED, Outcome::Success);

@@ -27,7 +27,7 @@ pub use policy::{
     ClassTerm, ClassView, MAX_CLASSES, MAX_POLICY_BYTES, MAX_RULES, Policy, PolicyView, Previous,
     RecordedPolicy, Rule, RuleView,
 };
-pub use set::{IndexSet, MAX_INDEX, MAX_SET_BYTES, Pushed, SetBuilder};
+pub use set::{IndexSet, MAX_INDEX, MAX_SET_BYTES, Pushed, SetBuilder, SetsBuilder};
 
 /// Why a policy, a certificate or a set is refused. Holds no contents of events.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

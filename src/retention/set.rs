@@ -343,6 +343,33 @@ fn bits_bytes(first: u64, last: u64) -> u64 {
     (last - first) / 8 + 1
 }
 
+/// Makes of ascending indexes as many sets as they take.
+#[derive(Default)]
+pub struct SetsBuilder {
+    full: Vec<IndexSet>,
+    filling: SetBuilder,
+}
+
+impl SetsBuilder {
+    /// Adds an index.
+    ///
+    /// # Panics
+    /// As [`SetBuilder::push`].
+    pub fn push(&mut self, index: u64) {
+        if self.filling.push(index) == Pushed::Full {
+            self.full.extend(std::mem::take(&mut self.filling).finish());
+            // An empty set has room for any one index.
+            let _ = self.filling.push(index);
+        }
+    }
+
+    /// The sets, in the order of their members.
+    pub fn finish(mut self) -> Vec<IndexSet> {
+        self.full.extend(self.filling.finish());
+        self.full
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

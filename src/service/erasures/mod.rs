@@ -1,11 +1,13 @@
 //! Erasure of a person: what was sealed about them leaves, the chain and all proofs stay (docs/format/erasure.md).
 //!
-//! Reading order: `find` (which disclosures are the person's), `run` (certify, rewrite, wipe), this file (asking, and how
+//! Reading order: `find` (which disclosures are the person's), `certify`, `left` (what of it lies in a layer), `run` (rewrite, wipe), this file (asking, and how
 //! it stands).
 
 #![expect(clippy::disallowed_methods, reason = "its thread, and when it tries again")]
 
+mod certify;
 mod find;
+mod left;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

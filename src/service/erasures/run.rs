@@ -11,29 +11,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::super::append::{MAX_BATCH_EVENTS, MAX_SUBMISSION_BYTES, internal};
 use super::super::compactions::paced;
 use super::super::system::own;
 use super::super::{Error, ErrorCode, Service};
-use super::find::{Found, Person};
-use super::{certificate_of, person_of};
+use super::certificate_of;
+use super::certify::set_of;
+use super::left::{Going, Left, of_log};
 use crate::event::catalog::{Builder, action};
 use crate::event::{Body, Outcome};
 use crate::ingest::queue::Control;
-use crate::retention::{ErasureCertificate, Hold, IndexSet, Pushed, SetBuilder};
+use crate::retention::ErasureCertificate;
 use crate::store::layer_id::LayerId;
-use crate::store::log::{Log, Sequenced};
 use crate::store::record::Record;
 use crate::store::rewrite::Change;
 use crate::store::state::ErasurePhase;
-use crate::tlog::chain::FLAG_HELD;
 
 /// Erasures of one log that one batch takes: their indexes fit a set.
 const MAX_BATCH: usize = 1_000;
-
-/// Disclosures and held records that one batch finds before it takes no further request, 8 bytes each: 96 MB, and what one
-/// person more has.
-const MAX_FOUND: usize = 12_000_000;
 
 /// How long a batch waits for readers of the old generation of a layer: a verification of a layer of 50 GB takes as long.
 /// After that it is tried again later.
@@ -48,14 +42,8 @@ const GATHER: Duration = Duration::from_millis(300);
 /// 100 seconds; a month of nothing but erasures makes some 220.
 const MAX_PAUSE_SECONDS: u32 = 6 * 3_600;
 
-/// How long an entry that asks for an erasure may take until it is known to wait for another key, or to be on its way.
-const ASKED_MICROS: u64 = 60_000_000;
-
 /// How often a pause looks whether the server stops.
 const PAUSE_POLL: Duration = Duration::from_millis(50);
-
-/// What is to go: sets of indexes by log and path.
-type Going = BTreeMap<(u32, String), Vec<Arc<IndexSet>>>;
 
 /// What this process has certified, by log, and by layer where that was done anew: how often holds of the log had changed at
 /// that time. After a restart it is certified anew before anything leaves.
@@ -116,155 +104,6 @@ impl Service {
         by_log
     }
 
-    /// Finds what was asked for in a log and writes the certificates. What one request meets is no reason for the others of
-    /// the log to wait: it stays open, and is the error at the end.
-    fn certify_requests(
-        &self,
-        number: u32,
-        requests: &[u64],
-        certified: &mut Certified,
-    ) -> Result<(), Error> {
-        let Some(log) = self.0.store.log(number) else { return Ok(()) };
-        self.demand_lists(number)?;
-        let mut searched = self.search(&log, requests)?;
-        if !searched.taken.is_empty() {
-            self.certify_found(&log, &mut searched, certified)?;
-        }
-        searched.met.map_or(Ok(()), Err)
-    }
-
-    /// Looks for what is asked for, request by request.
-    fn search(&self, log: &Log, requests: &[u64]) -> Result<Searched, Error> {
-        let (number, end) = (log.identity.number, log.size());
-        // One that is not of this batch is still to be read, unless nothing comes of it any more. Whether it waits is asked
-        // first: an approval is known until its erasure is.
-        let is_asked = |record: &Sequenced| {
-            let index = record.index;
-            let is_on_its_way = record.record.recorded_at.saturating_add(ASKED_MICROS) > self.0.stamps.now();
-            requests.binary_search(&index).is_ok()
-                || !is_on_its_way
-                    && !self.waits_for_approval(log, index)
-                    && !self.0.store.erasures().contains_key(&(number, index))
-        };
-        // Holds that come behind the first search are looked at before anything is certified.
-        let known = self.0.holds.of(number).iter().map(|hold| hold.index).collect();
-        let mut searched = Searched { known, ..Searched::default() };
-        for request in requests.iter().filter(|request| **request < end) {
-            self.go_on()?;
-            if searched.found >= MAX_FOUND {
-                // The rest is the next batch.
-                break;
-            }
-            let found = self.asked_person(log, *request).and_then(|person| match person {
-                Some(person) => self.find(log, end, &person, &is_asked, &|| self.go_on()).map(Some),
-                None => Ok(None),
-            });
-            match found {
-                Ok(found) => searched.take_in(*request, found),
-                Err(error) => {
-                    self.go_on()?;
-                    searched.met.get_or_insert(error);
-                }
-            }
-        }
-        Ok(searched)
-    }
-
-    /// Whom the entry at `request` asks to erase. `None` where another request for the same person took that, together with
-    /// everything else that was there: then nothing is left to find.
-    fn asked_person(&self, log: &Log, request: u64) -> Result<Option<Person>, Error> {
-        let record = self.0.store.record(log, request).map_err(|error| internal(&error))?;
-        let person = record.as_deref().and_then(person_of);
-        let is_erased = || {
-            let withheld = record.as_deref()?.record.body()?.ok()?.withheld().ok()?;
-            Some(withheld.iter().any(|path| path == "/targets/0"))
-        };
-        if person.is_some() || is_erased() == Some(true) {
-            return Ok(person);
-        }
-        let detail = format!("the entry at index {request} must name whom to erase and does not");
-        Err(Error::new(ErrorCode::Internal, detail))
-    }
-
-    /// Certifies what was found, but for what holds that came since keep.
-    fn certify_found(
-        &self,
-        log: &Log,
-        searched: &mut Searched,
-        certified: &mut Certified,
-    ) -> Result<(), Error> {
-        let number = log.identity.number;
-        // From here until they are durable no hold is placed.
-        let _gate = self.0.retention.gate.lock();
-        self.demand_lists(number)?;
-        let holds = self.0.holds.of(number);
-        let new: Vec<&Arc<Hold>> =
-            holds.iter().filter(|hold| !searched.known.contains(&hold.index)).collect();
-        let Searched { all, held, taken, .. } = searched;
-        for indexes in all.values_mut() {
-            indexes.sort_unstable();
-            indexes.dedup();
-            // What was found lies below a hold that came since, but for its own entry, or is flagged by one that was known.
-            indexes.retain(|index| {
-                let is_kept = new.iter().any(|hold| hold.holds(*index, true));
-                if is_kept {
-                    held.insert(*index);
-                }
-                !is_kept
-            });
-        }
-        all.retain(|_, indexes| !indexes.is_empty());
-        let certificates = ErasureCertificate::of(&set_of(taken), all, held.len() as u64);
-        let places: Vec<(u32, u64)> = taken.iter().map(|request| (number, *request)).collect();
-        let changes = self.0.holds.changes(number);
-        // What was certified before is not certified by this.
-        let are_others = self
-            .0
-            .store
-            .erasures()
-            .iter()
-            .any(|((of, _), phase)| *of == number && *phase == ErasurePhase::Certified);
-        certified.retain(|(of, _), _| *of != number);
-        self.write_certificates(log, &certificates, &places)?;
-        if !are_others {
-            certified.insert((number, None), changes);
-        }
-        Ok(())
-    }
-
-    fn write_certificates(
-        &self,
-        log: &Log,
-        certificates: &[ErasureCertificate],
-        requests: &[(u32, u64)],
-    ) -> Result<(), Error> {
-        let (mut waiting, mut bytes) = (Vec::new(), 0);
-        for certificate in certificates {
-            let event =
-                certificate.to_facts().into_iter().fold(
-                    Builder::new(action::ERASURE_COMPLETED, Outcome::Success),
-                    |event, (name, value)| event.fact(name, value),
-                );
-            let prepared = own(log, event)?;
-            if waiting.len() >= MAX_BATCH_EVENTS || bytes + prepared.body.len() > MAX_SUBMISSION_BYTES / 2 {
-                self.write_patiently(std::mem::take(&mut waiting), Vec::new)?;
-                bytes = 0;
-            }
-            bytes += prepared.body.len() + 256;
-            waiting.push(prepared);
-        }
-        // With the last of them all are there: only then the state says so.
-        let certified = || {
-            let one = |(log, index): &(u32, u64)| Control::Erasure {
-                log: *log,
-                index: *index,
-                phase: ErasurePhase::Certified,
-            };
-            requests.iter().map(one).collect()
-        };
-        self.write_patiently(waiting, certified).map(drop)
-    }
-
     /// Takes out what the certificates of a batch name. Its error is about all of it.
     fn erase_certified(
         &self,
@@ -309,7 +148,7 @@ impl Service {
     }
 
     /// Errors while a hold of the log has no complete list: what is to stay is not known.
-    fn demand_lists(&self, number: u32) -> Result<(), Error> {
+    pub(super) fn demand_lists(&self, number: u32) -> Result<(), Error> {
         if !self.0.holds.is_listing(number) {
             return Ok(());
         }
@@ -384,17 +223,15 @@ impl Service {
         let mut step = paced(self);
         let mut go_on = |bytes| step(bytes) && !self.0.erasures.stopping.load(Ordering::Acquire);
         loop {
-            let left = self.left_of(layer, going)?;
+            let left = self.left_of(layer, going, &mut go_on)?;
             self.certify_again(layer, &left, batch, certified)?;
             if left.paths.is_empty() {
                 return Ok(());
             }
             let mut change = |log: u32, index: u64, record: &Record| {
-                let paths = left
-                    .paths
-                    .iter()
-                    .filter(|((of, _), indexes)| *of == log && indexes.binary_search(&index).is_ok());
-                without(&record.body, &paths.map(|((_, path), _)| path.as_str()).collect::<Vec<_>>())
+                let paths =
+                    of_log(&left.paths, log).filter(|(_, indexes)| indexes.binary_search(&index).is_ok());
+                without(&record.body, &paths.map(|(path, _)| path).collect::<Vec<_>>())
             };
             let mut agree = || Ok(self.is_as_certified(layer, &left, certified).then_some(()));
             if let Some(done) = self.replace_layer(layer, &mut change, &mut go_on, &mut agree)? {
@@ -403,53 +240,6 @@ impl Service {
                 return Ok(());
             }
         }
-    }
-
-    /// What of it is still there and may go: looked up record by record.
-    fn left_of(&self, layer: LayerId, going: &Going) -> Result<Left, Error> {
-        let mut left = Left::default();
-        for ((number, path), sets) in going {
-            let Some(log) = self.0.store.log(*number) else { continue };
-            self.demand_lists(*number)?;
-            let holds = left.holds.entry(*number).or_insert_with(|| self.0.holds.of(*number)).clone();
-            let head = log.head();
-            let begin = head.layers.iter().find(|(id, _)| *id == layer).map_or(u64::MAX, |(_, first)| *first);
-            let end = head.layer_of(begin).and_then(|(_, _, end)| end).unwrap_or(head.size);
-            let mut indexes: Vec<u64> = Vec::new();
-            for set in sets {
-                let mut next = set.first_from(begin);
-                while let Some(index) = next.filter(|index| *index < end) {
-                    indexes.push(index);
-                    next = set.first_from(index + 1);
-                }
-            }
-            indexes.sort_unstable();
-            indexes.dedup();
-            let mut there = Vec::new();
-            for index in indexes {
-                self.go_on()?;
-                let record = self.0.store.record(&log, index).map_err(|error| internal(&error))?;
-                let Some(record) = record.filter(|record| !record.record.body.is_empty()) else { continue };
-                let body = record.record.body().and_then(Result::ok).ok_or_else(|| {
-                    let detail =
-                        format!("the record at index {index} cannot be read, so nothing of it is erased");
-                    Error::new(ErrorCode::Internal, detail)
-                })?;
-                if body.disclosures.iter().all(|disclosure| disclosure.path != *path) {
-                    continue;
-                }
-                let is_flagged = record.record.flags & FLAG_HELD != 0;
-                if holds.iter().any(|hold| hold.holds(index, is_flagged)) {
-                    left.held.entry(*number).or_default().insert(index);
-                } else {
-                    there.push(index);
-                }
-            }
-            if !there.is_empty() {
-                left.paths.insert((*number, path.clone()), there);
-            }
-        }
-        Ok(left)
     }
 
     /// Certifies anew what is left, and says what is held now, where a hold was placed since, or that was before a restart.
@@ -512,12 +302,12 @@ impl Service {
     }
 
     pub(super) fn go_on(&self) -> Result<(), Error> {
-        if self.0.erasures.stopping.load(Ordering::Acquire) {
-            let detail = "the server is stopping; the erasure goes on at the next start";
-            return Err(Error::new(ErrorCode::ReadOnly, detail));
-        }
-        Ok(())
+        if self.0.erasures.stopping.load(Ordering::Acquire) { Err(stopped()) } else { Ok(()) }
     }
+}
+
+pub(super) fn stopped() -> Error {
+    Error::new(ErrorCode::ReadOnly, "the server is stopping; the erasure goes on at the next start")
 }
 
 /// What could not be erased this time.
@@ -531,61 +321,6 @@ impl Failed {
         let logs: BTreeSet<u32> = logs.into_iter().collect();
         tracing::error!(?logs, %error, "a part of an erasure is not done yet; it is tried again");
         self.logs.extend(logs);
-    }
-}
-
-/// What the search for a batch found.
-#[derive(Default)]
-struct Searched {
-    /// Indexes by path, perhaps twice.
-    all: BTreeMap<String, Vec<u64>>,
-    held: BTreeSet<u64>,
-    /// The holds that it was held against.
-    known: BTreeSet<u64>,
-    /// The requests that were searched for.
-    taken: Vec<u64>,
-    /// Indexes in all of it.
-    found: usize,
-    /// What a request met that was not searched for.
-    met: Option<Error>,
-}
-
-impl Searched {
-    fn take_in(&mut self, request: u64, found: Option<Found>) {
-        self.taken.push(request);
-        let Some(found) = found else { return };
-        self.found += found.held.len();
-        self.held.extend(found.held);
-        for (path, indexes) in found.disclosures {
-            self.found += indexes.len();
-            self.all.entry(path).or_default().extend(indexes);
-        }
-    }
-}
-
-/// What is left to go of a layer.
-#[derive(Default)]
-struct Left {
-    /// Indexes by log and path, ascending.
-    paths: BTreeMap<(u32, String), Vec<u64>>,
-    /// What a hold keeps, by log.
-    held: BTreeMap<u32, BTreeSet<u64>>,
-    /// The holds that it was held against.
-    holds: BTreeMap<u32, Arc<Vec<Arc<Hold>>>>,
-}
-
-impl Left {
-    /// Whether one of these holds that was not known when it was looked at holds any of it.
-    fn is_held_by_newer(&self, number: u32, holds: &[Arc<Hold>]) -> bool {
-        let known = self.holds.get(&number);
-        let is_new =
-            |hold: &&Arc<Hold>| known.is_none_or(|known| known.iter().all(|known| known.index != hold.index));
-        let of = self.paths.iter().filter(|((of, _), _)| *of == number);
-        let indexes: Vec<&Vec<u64>> = of.map(|(_, indexes)| indexes).collect();
-        holds
-            .iter()
-            .filter(is_new)
-            .any(|hold| indexes.iter().any(|indexes| indexes.iter().any(|index| hold.holds(*index, true))))
     }
 }
 
@@ -605,13 +340,4 @@ fn without(body: &[u8], paths: &[&str]) -> Change {
     let mut bytes = Vec::new();
     body.encode(&mut bytes);
     Change::Body(bytes)
-}
-
-/// A set of ascending indexes, at most [`MAX_BATCH`].
-fn set_of(indexes: &[u64]) -> IndexSet {
-    let mut set = SetBuilder::new();
-    for index in indexes {
-        assert!(set.push(*index) == Pushed::Taken, "a batch fits one set");
-    }
-    set.finish().expect("a batch is not empty")
 }

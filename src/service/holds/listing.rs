@@ -13,33 +13,11 @@ use super::{is_open, not_a_hold};
 use crate::event::Outcome;
 use crate::event::catalog::{Builder, action};
 use crate::ingest::prepare::Prepared;
-use crate::retention::{Hold, IndexSet, Pushed, ResolvedHold, SetBuilder};
+use crate::retention::{Hold, IndexSet, ResolvedHold, SetsBuilder};
 use crate::store::log::{Log, Sequenced};
 
 /// How long a hold waits for another one that is being listed before it is listed behind its answer.
 const LISTING_WAIT: Duration = Duration::from_secs(1);
-
-/// Indexes that ascend, as the sets of entries.
-#[derive(Default)]
-struct Members {
-    sets: Vec<IndexSet>,
-    filling: SetBuilder,
-}
-
-impl Members {
-    fn push(&mut self, index: u64) {
-        if self.filling.push(index) == Pushed::Full {
-            self.sets.extend(std::mem::take(&mut self.filling).finish());
-            // An empty set has room for any one index.
-            let _ = self.filling.push(index);
-        }
-    }
-
-    fn finish(mut self) -> Vec<IndexSet> {
-        self.sets.extend(self.filling.finish());
-        self.sets
-    }
-}
 
 impl Service {
     /// Lists the members of holds that have no complete list yet: those of long logs, and those that a stop cut off.
@@ -77,7 +55,7 @@ impl Service {
             return Ok(Vec::new());
         }
         let store = &self.0.store;
-        let (mut whole, mut reduced, mut gone) = (Members::default(), Members::default(), Vec::new());
+        let (mut whole, mut reduced, mut gone) = (SetsBuilder::default(), SetsBuilder::default(), Vec::new());
         let mut take = |record: &Sequenced| match record.record.body() {
             // Of a whole tenant nobody asked for these by name.
             None if matches!(what, What::Tenant) => {}

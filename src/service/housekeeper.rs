@@ -1,7 +1,8 @@
 //! What runs beside the write path. One thread writes heartbeats and refused uses of keys, and watches the clock; another, which may take
-//! minutes over one thing, merges the id table, seals layers whose month is over and begins compactions.
+//! minutes over one thing, measures the room, merges the id table, seals layers whose month is over, begins compactions and
+//! erasures; a third, which may read a log whole, lists the members of holds.
 
-#![expect(clippy::disallowed_methods, reason = "its two threads, and when a heartbeat is due")]
+#![expect(clippy::disallowed_methods, reason = "its three threads, and when a heartbeat is due")]
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,7 +54,7 @@ impl Rounds {
 }
 
 impl Housekeeper {
-    /// Starts both.
+    /// Starts all three.
     pub(super) fn start(
         service: &Service,
         heartbeat_seconds: u64,
@@ -64,7 +65,7 @@ impl Housekeeper {
         let mut housekeeper =
             Housekeeper { stop: Some(stop), stopping: stopping.clone(), threads: Vec::new() };
         let rounds = || Rounds { stopped: stopped.clone(), service: Arc::downgrade(&service.0) };
-        let (pulse, upkeep) = (rounds(), rounds());
+        let (pulse, upkeep, holds) = (rounds(), rounds(), rounds());
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
             thread::Builder::new().name(name.to_owned()).spawn(body)
         };
@@ -74,6 +75,7 @@ impl Housekeeper {
         housekeeper
             .threads
             .push(spawn("varve-upkeep", Box::new(move || keep_up(&upkeep, compaction_hours, &stopping)))?);
+        housekeeper.threads.push(spawn("varve-holds", Box::new(move || keep_listed(&holds)))?);
         Ok(housekeeper)
     }
 }
@@ -114,7 +116,6 @@ fn keep_pulse(rounds: &Rounds, heartbeat_seconds: u64) {
 fn keep_up(rounds: &Rounds, compaction_hours: u64, stopping: &AtomicBool) {
     let mut unsealable = HashSet::new();
     let mut compacted = None;
-    let mut listed: Option<Instant> = None;
     let mut measured = Instant::now();
     let wait = compaction_wait(compaction_hours);
     while let Some(service) = rounds.next() {
@@ -125,12 +126,6 @@ fn keep_up(rounds: &Rounds, compaction_hours: u64, stopping: &AtomicBool) {
         merge_ids(&service.0, stopping);
         seal_closed_layers(&service.0, stopping, &mut unsealable);
         service.0.store.layers.sweep();
-        if listed.is_none_or(|at| at.elapsed() >= LIST_AGAIN)
-            && let Err(error) = service.resolve_holds()
-        {
-            listed = Some(Instant::now());
-            tracing::warn!(%error, "the members of a hold are not listed yet; until then it holds all that was there");
-        }
         service.begin_erasures();
         // A clock that has not held is waited for; nothing is missed by that.
         let now = service.0.stamps.clock().steady_micros();
@@ -141,6 +136,20 @@ fn keep_up(rounds: &Rounds, compaction_hours: u64, stopping: &AtomicBool) {
                 tracing::error!(%error, "the compaction was not begun; it is tried again when it is due next");
             }
         }
+    }
+}
+
+/// Lists the members of holds that are listed behind their answer.
+fn keep_listed(rounds: &Rounds) {
+    let mut failed: Option<Instant> = None;
+    while let Some(service) = rounds.next() {
+        if failed.is_some_and(|at| at.elapsed() < LIST_AGAIN) {
+            continue;
+        }
+        failed = service.resolve_holds().err().map(|error| {
+            tracing::warn!(%error, "the members of a hold are not listed yet; until then it holds all that was there");
+            Instant::now()
+        });
     }
 }
 

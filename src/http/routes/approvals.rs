@@ -22,7 +22,7 @@ pub(crate) const APPROVE: Operation = Operation {
     id: "approve",
     summary: "Approves an act that another key asked for, and does it; the key needs the scope of the act.",
     answers: &[(200, "It is done, or on its way.", Content::Json(of::<Asking>))],
-    refusals: &[ErrorCode::Gone, ErrorCode::OutcomeUnknown, ErrorCode::ReadOnly, ErrorCode::StorageFull],
+    refusals: &[ErrorCode::Gone, ErrorCode::OutcomeUnknown, ErrorCode::ReadOnly],
     ..BARE
 };
 

@@ -54,7 +54,7 @@ pub(crate) const REQUEST: Operation = Operation {
     summary: "Asks for the erasure of a person; where the operator wants two keys, another one must approve it.",
     bodies: &[(JSON, of::<ErasureWanted>)],
     answers: &[(202, "It is on its way, or waits for another key.", Content::Json(of::<Accepted>))],
-    refusals: &[ErrorCode::Held, ErrorCode::OutcomeUnknown, ErrorCode::ReadOnly, ErrorCode::StorageFull],
+    refusals: &[ErrorCode::Held, ErrorCode::OutcomeUnknown, ErrorCode::ReadOnly],
     ..BARE
 };
 

@@ -50,8 +50,7 @@ struct Keys {
 }
 
 /// What a write of Varve's own can meet.
-pub(super) const WRITES: &[ErrorCode] =
-    &[ErrorCode::OutcomeUnknown, ErrorCode::ReadOnly, ErrorCode::StorageFull];
+pub(super) const WRITES: &[ErrorCode] = &[ErrorCode::OutcomeUnknown, ErrorCode::ReadOnly];
 
 pub(crate) const CREATE: Operation = Operation {
     id: "createKey",

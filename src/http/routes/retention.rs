@@ -61,7 +61,7 @@ pub(crate) const SET: Operation = Operation {
     summary: "Changes what a tenant's log keeps how long; the change is an entry of the log.",
     bodies: &[(JSON, of::<RetentionChange>)],
     answers: &[(200, "The policy as it is now.", Content::Json(of::<RetentionView>))],
-    refusals: &[ErrorCode::OutcomeUnknown, ErrorCode::ReadOnly, ErrorCode::StorageFull],
+    refusals: &[ErrorCode::OutcomeUnknown, ErrorCode::ReadOnly],
     ..BARE
 };
 

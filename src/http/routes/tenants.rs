@@ -103,7 +103,7 @@ pub(crate) const CLOSE: Operation = Operation {
     summary: "Asks for the end of a tenant's log: no event is taken any more; another key must approve it.",
     bodies: &[(JSON, of::<Closing>)],
     answers: &[(202, "It waits for another key.", Content::Json(of::<Asking>))],
-    refusals: &[ErrorCode::Gone, ErrorCode::OutcomeUnknown, ErrorCode::ReadOnly, ErrorCode::StorageFull],
+    refusals: &[ErrorCode::Gone, ErrorCode::OutcomeUnknown, ErrorCode::ReadOnly],
     ..BARE
 };
 

@@ -14,7 +14,7 @@ use super::apply::{Applied, HeadMove};
 use super::plan::Answer;
 use super::progress::Progress;
 use super::queue::Placed;
-use super::sequencer::Signed;
+use super::sequencer::{Reply, Signed};
 use crate::journal::Writer;
 use crate::process::watchdog::{SYNC_LIMIT, Watchdog};
 use crate::store::apply::AppliedRun;
@@ -51,10 +51,11 @@ impl Committer {
         let mut head_moves = self.head_moves.clone();
         let (mut groups_open, mut moves_open) = (true, true);
         while groups_open || moves_open {
+            let mut unanswered = Unanswered { replies: Vec::new(), poison: self.poison.clone() };
             let wiped = if self.wiping.is_some() { after(WIPE_POLL) } else { never() };
             let outcome = select! {
                 recv(groups) -> signed => match signed {
-                    Ok(signed) => self.commit(signed),
+                    Ok(signed) => self.commit(signed, &mut unanswered),
                     Err(_) => {
                         // The applier drains, writes its last checkpoint and closes its side in turn.
                         groups = never();
@@ -80,14 +81,13 @@ impl Committer {
         }
     }
 
-    fn commit(&mut self, signed: Signed) -> Result<(), String> {
+    fn commit(&mut self, signed: Signed, unanswered: &mut Unanswered) -> Result<(), String> {
         let Signed { frame, layer, group, replies } = signed;
+        unanswered.replies = replies;
         if group.is_empty() {
             // Nothing to write, but the answers may rest on groups before this one: those are durable now.
             self.progress.committed(None);
-            for reply in replies {
-                let _ = reply.to.send(reply.answers.into_iter().map(|answer| place(answer, &[])).collect());
-            }
+            unanswered.answer(&[]);
             return Ok(());
         }
         let records: Vec<(usize, Arc<Sequenced>)> = group
@@ -123,11 +123,9 @@ impl Committer {
         group.erasures.iter().for_each(|(log, index, phase)| payload.erasure(*log, *index, *phase));
         let records: Vec<Arc<Sequenced>> = records.into_iter().map(|(_, record)| record).collect();
         #[cfg(feature = "unsafe-ack-before-journal")]
-        let replies = if group.new_logs.is_empty() && group.api_keys.is_empty() {
-            answer_too_early(replies, &records)
-        } else {
-            replies
-        };
+        if group.new_logs.is_empty() && group.api_keys.is_empty() {
+            answer_too_early(unanswered, &records);
+        }
         let payload = payload.finish();
         self.telemetry.write().group(records.len(), payload.len());
         let armed = self.watchdog.arm(SYNC_LIMIT, "the journal's append");
@@ -156,10 +154,7 @@ impl Committer {
             let tiles = log.publish(layer, &records, key);
             runs.push(AppliedRun { log, records, tiles });
         }
-        for reply in replies {
-            // A caller that went away has lost its answer, not its event.
-            let _ = reply.to.send(reply.answers.into_iter().map(|answer| place(answer, &records)).collect());
-        }
+        unanswered.answer(&records);
         let wipes_journal = group.wipes_journal;
         self.applier
             .send(Applied { frame, layer, runs, wipes_journal })
@@ -195,17 +190,35 @@ impl Committer {
     }
 }
 
+/// Those who wait for a group. Where they go unanswered, by an error or a panic, the poison is set before they hear it:
+/// who learns that an outcome is unknown can rely on it that nothing is let go of any more.
+struct Unanswered {
+    replies: Vec<Reply>,
+    poison: Poison,
+}
+
+impl Unanswered {
+    fn answer(&mut self, records: &[Arc<Sequenced>]) {
+        for reply in self.replies.drain(..) {
+            // A caller that went away has lost its answer, not its event.
+            let _ = reply.to.send(reply.answers.into_iter().map(|answer| place(answer, records)).collect());
+        }
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if !self.replies.is_empty() && self.poison.reason().is_none() {
+            self.poison.set("a group was not committed");
+        }
+    }
+}
+
 /// Negative control: answers, then dawdles, so that a kill falls between the answer and the journal.
 #[cfg(feature = "unsafe-ack-before-journal")]
-fn answer_too_early(
-    replies: Vec<super::sequencer::Reply>,
-    records: &[Arc<Sequenced>],
-) -> Vec<super::sequencer::Reply> {
-    for reply in replies {
-        let _ = reply.to.send(reply.answers.into_iter().map(|answer| place(answer, records)).collect());
-    }
+fn answer_too_early(unanswered: &mut Unanswered, records: &[Arc<Sequenced>]) {
+    unanswered.answer(records);
     std::thread::sleep(std::time::Duration::from_millis(5));
-    Vec::new()
 }
 
 fn place(answer: Answer, records: &[Arc<Sequenced>]) -> Placed {

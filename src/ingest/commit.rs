@@ -227,3 +227,74 @@ fn place(answer: Answer, records: &[Arc<Sequenced>]) -> Placed {
         Answer::Decided(placed) => placed,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use parking_lot::Mutex;
+
+    use super::super::plan::Group;
+    use super::super::queue::{Queue, Submission};
+    use super::*;
+    use crate::journal::Options;
+    use crate::store::idtable::IdTable;
+    use crate::store::layer_id::LayerId;
+    use crate::store::layers::Layers;
+    use crate::store::manifest::Manifest;
+    use crate::store::memory::MemoryBackend;
+
+    /// Is woken by whoever lets the answer go, at that moment.
+    struct Woken {
+        poison: Poison,
+        was_poisoned: Mutex<Option<bool>>,
+    }
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.was_poisoned.lock().get_or_insert(self.poison.reason().is_some());
+        }
+    }
+
+    #[test]
+    fn who_learns_that_an_outcome_is_unknown_finds_the_store_stopped() {
+        let dir = tempfile::tempdir().unwrap();
+        let poison = Poison::default();
+        let layers = Layers::new(dir.path(), Arc::new(MemoryBackend::default()), Manifest::default());
+        let ids = IdTable::open(&dir.path().join("ids")).unwrap();
+        let store = Store::new(dir.path(), "i".to_owned(), [0; 32], layers, ids, poison.clone());
+        let sizes = Options { segment_bytes: 256 << 10, max_frame_bytes: 128 << 10, background: false };
+        let progress = Arc::new(Progress::new(0, 0));
+        let (queue, queued) = Queue::new(poison.clone(), progress.clone());
+        let (signed_to, groups) = crossbeam_channel::bounded(1);
+        let (applier, _applied) = crossbeam_channel::bounded(1);
+        let (_moves_to, head_moves) = crossbeam_channel::bounded(1);
+        let committer = Committer {
+            store: Arc::new(store),
+            journal: Writer::create(&dir.path().join("journal"), &sizes).unwrap(),
+            groups,
+            head_moves,
+            applier,
+            poison: poison.clone(),
+            watchdog: Watchdog::aborting(),
+            progress,
+            telemetry: Telemetry::new(),
+            buffer: Vec::new(),
+            wiping: None,
+        };
+        let nothing = Submission { items: Vec::new(), controls: Vec::new(), atomic: true, epoch: None };
+        let mut answer = Box::pin(queue.admit(nothing).unwrap().answer());
+        let woken = Arc::new(Woken { poison, was_poisoned: Mutex::default() });
+        let waker = Waker::from(woken.clone());
+        assert!(matches!(answer.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Pending));
+        let queued = queued.recv().unwrap();
+        let reply = Reply { to: queued.reply, answers: Vec::new(), _place: queued.place };
+        // The frame is on disk, and is not the one that was planned.
+        let mut group = Group::default();
+        group.rotations.push((0, 0, [0; 32]));
+        let layer = LayerId::parse("2026-11").unwrap();
+        signed_to.send(Signed { frame: 99, layer, group, replies: vec![reply] }).unwrap();
+        committer.run();
+        assert_eq!(*woken.was_poisoned.lock(), Some(true));
+    }
+}

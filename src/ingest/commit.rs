@@ -14,7 +14,7 @@ use super::apply::{Applied, HeadMove};
 use super::plan::Answer;
 use super::progress::Progress;
 use super::queue::Placed;
-use super::sequencer::Signed;
+use super::sequencer::{Reply, Signed};
 use crate::journal::Writer;
 use crate::process::watchdog::{SYNC_LIMIT, Watchdog};
 use crate::store::apply::AppliedRun;
@@ -51,10 +51,11 @@ impl Committer {
         let mut head_moves = self.head_moves.clone();
         let (mut groups_open, mut moves_open) = (true, true);
         while groups_open || moves_open {
+            let mut unanswered = Unanswered { replies: Vec::new(), poison: self.poison.clone() };
             let wiped = if self.wiping.is_some() { after(WIPE_POLL) } else { never() };
             let outcome = select! {
                 recv(groups) -> signed => match signed {
-                    Ok(signed) => self.commit(signed),
+                    Ok(signed) => self.commit(signed, &mut unanswered),
                     Err(_) => {
                         // The applier drains, writes its last checkpoint and closes its side in turn.
                         groups = never();
@@ -80,14 +81,13 @@ impl Committer {
         }
     }
 
-    fn commit(&mut self, signed: Signed) -> Result<(), String> {
+    fn commit(&mut self, signed: Signed, unanswered: &mut Unanswered) -> Result<(), String> {
         let Signed { frame, layer, group, replies } = signed;
+        unanswered.replies = replies;
         if group.is_empty() {
             // Nothing to write, but the answers may rest on groups before this one: those are durable now.
             self.progress.committed(None);
-            for reply in replies {
-                let _ = reply.to.send(reply.answers.into_iter().map(|answer| place(answer, &[])).collect());
-            }
+            unanswered.answer(&[]);
             return Ok(());
         }
         let records: Vec<(usize, Arc<Sequenced>)> = group
@@ -123,11 +123,9 @@ impl Committer {
         group.erasures.iter().for_each(|(log, index, phase)| payload.erasure(*log, *index, *phase));
         let records: Vec<Arc<Sequenced>> = records.into_iter().map(|(_, record)| record).collect();
         #[cfg(feature = "unsafe-ack-before-journal")]
-        let replies = if group.new_logs.is_empty() && group.api_keys.is_empty() {
-            answer_too_early(replies, &records)
-        } else {
-            replies
-        };
+        if group.new_logs.is_empty() && group.api_keys.is_empty() {
+            answer_too_early(unanswered, &records);
+        }
         let payload = payload.finish();
         self.telemetry.write().group(records.len(), payload.len());
         let armed = self.watchdog.arm(SYNC_LIMIT, "the journal's append");
@@ -156,10 +154,7 @@ impl Committer {
             let tiles = log.publish(layer, &records, key);
             runs.push(AppliedRun { log, records, tiles });
         }
-        for reply in replies {
-            // A caller that went away has lost its answer, not its event.
-            let _ = reply.to.send(reply.answers.into_iter().map(|answer| place(answer, &records)).collect());
-        }
+        unanswered.answer(&records);
         let wipes_journal = group.wipes_journal;
         self.applier
             .send(Applied { frame, layer, runs, wipes_journal })
@@ -195,22 +190,111 @@ impl Committer {
     }
 }
 
+/// Those who wait for a group. Where they go unanswered, by an error or a panic, the poison is set before they hear it:
+/// who learns that an outcome is unknown can rely on it that nothing is let go of any more.
+struct Unanswered {
+    replies: Vec<Reply>,
+    poison: Poison,
+}
+
+impl Unanswered {
+    fn answer(&mut self, records: &[Arc<Sequenced>]) {
+        for reply in self.replies.drain(..) {
+            // A caller that went away has lost its answer, not its event.
+            let _ = reply.to.send(reply.answers.into_iter().map(|answer| place(answer, records)).collect());
+        }
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if !self.replies.is_empty() && self.poison.reason().is_none() {
+            self.poison.set("a group was not committed");
+        }
+    }
+}
+
 /// Negative control: answers, then dawdles, so that a kill falls between the answer and the journal.
 #[cfg(feature = "unsafe-ack-before-journal")]
-fn answer_too_early(
-    replies: Vec<super::sequencer::Reply>,
-    records: &[Arc<Sequenced>],
-) -> Vec<super::sequencer::Reply> {
-    for reply in replies {
-        let _ = reply.to.send(reply.answers.into_iter().map(|answer| place(answer, records)).collect());
-    }
+fn answer_too_early(unanswered: &mut Unanswered, records: &[Arc<Sequenced>]) {
+    unanswered.answer(records);
     std::thread::sleep(std::time::Duration::from_millis(5));
-    Vec::new()
 }
 
 fn place(answer: Answer, records: &[Arc<Sequenced>]) -> Placed {
     match answer {
         Answer::Record(position) => Placed::New(records[position].clone()),
         Answer::Decided(placed) => placed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use parking_lot::Mutex;
+
+    use super::super::plan::Group;
+    use super::super::queue::{Queue, Submission};
+    use super::*;
+    use crate::journal::Options;
+    use crate::store::idtable::IdTable;
+    use crate::store::layer_id::LayerId;
+    use crate::store::layers::Layers;
+    use crate::store::manifest::Manifest;
+    use crate::store::memory::MemoryBackend;
+
+    /// Is woken by whoever lets the answer go, at that moment.
+    struct Woken {
+        poison: Poison,
+        was_poisoned: Mutex<Option<bool>>,
+    }
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.was_poisoned.lock().get_or_insert(self.poison.reason().is_some());
+        }
+    }
+
+    #[test]
+    fn who_learns_that_an_outcome_is_unknown_finds_the_store_stopped() {
+        let dir = tempfile::tempdir().unwrap();
+        let poison = Poison::default();
+        let layers = Layers::new(dir.path(), Arc::new(MemoryBackend::default()), Manifest::default());
+        let ids = IdTable::open(&dir.path().join("ids")).unwrap();
+        let store = Store::new(dir.path(), "i".to_owned(), [0; 32], layers, ids, poison.clone());
+        let sizes = Options { segment_bytes: 256 << 10, max_frame_bytes: 128 << 10, background: false };
+        let progress = Arc::new(Progress::new(0, 0));
+        let (queue, queued) = Queue::new(poison.clone(), progress.clone());
+        let (signed_to, groups) = crossbeam_channel::bounded(1);
+        let (applier, _applied) = crossbeam_channel::bounded(1);
+        let (_moves_to, head_moves) = crossbeam_channel::bounded(1);
+        let committer = Committer {
+            store: Arc::new(store),
+            journal: Writer::create(&dir.path().join("journal"), &sizes).unwrap(),
+            groups,
+            head_moves,
+            applier,
+            poison: poison.clone(),
+            watchdog: Watchdog::aborting(),
+            progress,
+            telemetry: Telemetry::new(),
+            buffer: Vec::new(),
+            wiping: None,
+        };
+        let nothing = Submission { items: Vec::new(), controls: Vec::new(), atomic: true, epoch: None };
+        let mut answer = Box::pin(queue.admit(nothing).unwrap().answer());
+        let woken = Arc::new(Woken { poison, was_poisoned: Mutex::default() });
+        let waker = Waker::from(woken.clone());
+        assert!(matches!(answer.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Pending));
+        let queued = queued.recv().unwrap();
+        let reply = Reply { to: queued.reply, answers: Vec::new(), _place: queued.place };
+        // The frame is on disk, and is not the one that was planned.
+        let mut group = Group::default();
+        group.rotations.push((0, 0, [0; 32]));
+        let layer = LayerId::parse("2026-11").unwrap();
+        signed_to.send(Signed { frame: 99, layer, group, replies: vec![reply] }).unwrap();
+        committer.run();
+        assert_eq!(*woken.was_poisoned.lock(), Some(true));
     }
 }

@@ -66,7 +66,7 @@ impl Pipeline {
         telemetry: &Telemetry,
     ) -> Result<Pipeline, PipelineError> {
         let poison = store.poison.clone();
-        let named = (journal.head().applied, journal.head().map_root);
+        let named = (journal.head().applied, journal.head().state_digest);
         let newest_frame = journal.newest().map_or(named.0, |(frame, _)| frame);
         let progress = Arc::new(Progress::new(newest_frame, named.0));
         let (queue, queued) = Queue::new(poison.clone(), progress.clone());

@@ -49,21 +49,21 @@ pub enum Control {
     },
     /// An API key made or changed. Its `entry_index` becomes the index of the first item when it is `u64::MAX`.
     ApiKey(ApiKey),
-    /// The first item of this log places a hold: what matches behind it is flagged.
+    /// The first item of the submission places a hold in this log: what matches behind it is flagged.
     PlaceHold {
         /// The log.
         log: u32,
         /// What it looks for; `None` where it does not extend.
         matcher: Option<Matcher>,
     },
-    /// The first item of this log releases a hold, for what comes behind it.
+    /// The first item of the submission releases a hold of this log, for what comes behind it.
     ReleaseHold {
         /// The log.
         log: u32,
         /// The hold.
         hold: u64,
     },
-    /// The first item of this log closes it: behind it only Varve's own entries are taken. Where the log has another size
+    /// The first item of the submission closes this log: behind it only Varve's own entries are taken. Where the log has another size
     /// by then, the whole submission is answered [`Placed::LookAgain`].
     CloseLog {
         /// The log.

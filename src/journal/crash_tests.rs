@@ -59,7 +59,7 @@ impl Ledger {
 
     fn set_head(&mut self, writer: &mut Writer, applied: u64, clean: bool) -> Result<(), JournalError> {
         self.applied_attempted = applied;
-        writer.set_head(applied, map_root(applied), clean)?;
+        writer.set_head(applied, state_digest(applied), clean)?;
         self.applied = applied;
         Ok(())
     }
@@ -110,7 +110,7 @@ impl Ledger {
         if ![self.applied, self.applied_attempted].contains(&head.applied) {
             return Err(format!("applied is {}, was {}", head.applied, self.applied));
         }
-        if head.map_root != map_root(head.applied) {
+        if head.state_digest != state_digest(head.applied) {
             return Err("the map root is another".into());
         }
         (self.applied, self.attempted) = (head.applied, None);
@@ -118,7 +118,7 @@ impl Ledger {
     }
 }
 
-fn map_root(applied: u64) -> Hash {
+fn state_digest(applied: u64) -> Hash {
     let mut root = Hash::ZERO;
     root.0[..8].copy_from_slice(&applied.to_be_bytes());
     root

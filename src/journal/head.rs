@@ -46,8 +46,8 @@ pub struct Head {
     pub applied: u64,
     /// First frame that must still be there. Frames before it may be gone.
     pub kept_from: u64,
-    /// Root of the map of logs, as the caller gave it.
-    pub map_root: Hash,
+    /// Digest of the state snapshot of `applied`, as the caller gave it.
+    pub state_digest: Hash,
     /// Written by a clean stop: `newest` is exact, and nothing is torn.
     pub clean: bool,
 }
@@ -60,7 +60,7 @@ impl Head {
             newest_hash: Hash::ZERO,
             applied: 0,
             kept_from: 1,
-            map_root: Hash::ZERO,
+            state_digest: Hash::ZERO,
             clean: false,
         }
     }
@@ -75,7 +75,7 @@ impl Head {
         slot[24..56].copy_from_slice(self.newest_hash.as_bytes());
         slot[56..64].copy_from_slice(&self.applied.to_be_bytes());
         slot[64..72].copy_from_slice(&self.kept_from.to_be_bytes());
-        slot[72..FIELDS_END].copy_from_slice(self.map_root.as_bytes());
+        slot[72..FIELDS_END].copy_from_slice(self.state_digest.as_bytes());
         let hash = hash(&slot[..HASH_AT]);
         slot[HASH_AT..].copy_from_slice(&hash);
         slot
@@ -98,7 +98,7 @@ impl Head {
             newest_hash: hash_at(24),
             applied: u64_at(56),
             kept_from: u64_at(64),
-            map_root: hash_at(72),
+            state_digest: hash_at(72),
             clean: u16_at(6) & FLAG_CLEAN != 0,
         };
         if head.sequence > MAX_NUMBER || head.newest > MAX_NUMBER {
@@ -231,7 +231,7 @@ mod tests {
             newest_hash: Hash([3; 32]),
             applied: 30,
             kept_from: 12,
-            map_root: Hash([4; 32]),
+            state_digest: Hash([4; 32]),
             clean: true,
         }
     }

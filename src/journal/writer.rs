@@ -92,18 +92,18 @@ impl Writer {
     }
 
     /// Writes `HEAD`: the newest frame, `applied` (the frame up to which the store is truly synced), the
-    /// root of the map of logs, and whether this is a clean stop. The next append takes `clean` back.
+    /// digest of the state snapshot of that frame, and whether this is a clean stop. The next append takes `clean` back.
     ///
     /// # Errors
     /// [`JournalError::OutOfRange`] when `applied` is not a frame that is kept or the one before; the writer
     /// goes on. Any other error poisons it.
-    pub fn set_head(&mut self, applied: u64, map_root: Hash, clean: bool) -> Result<(), JournalError> {
+    pub fn set_head(&mut self, applied: u64, state_digest: Hash, clean: bool) -> Result<(), JournalError> {
         let (from, to) = (self.head.current().kept_from - 1, self.newest.0);
         if !(from..=to).contains(&applied) {
             return Err(JournalError::OutOfRange { frame: applied, from, to });
         }
         self.guarded(|writer| {
-            let head = Head { applied, map_root, clean, ..writer.true_head() };
+            let head = Head { applied, state_digest, clean, ..writer.true_head() };
             writer.head.write(head)
         })
     }

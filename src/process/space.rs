@@ -37,13 +37,13 @@ pub fn rewrite_needs(layer_bytes: u64) -> u64 {
 
 /// The free space of one file system, read at most every [`READING_AGE`], against two marks: the floor, below which
 /// nothing is rewritten, and the low-water mark above it, below which no new event is taken. Between them is room to
-/// rewrite the largest layer. Who rewrites a layer uses up what is kept for that one, so for as long as that lasts the mark is
-/// lower by so much.
+/// rewrite the largest layer. Who rewrites a layer uses that up as it writes: the mark is lower by what it has written, and
+/// what it has not written yet stays kept for it.
 pub struct FreeSpace {
     dir: PathBuf,
     floor_bytes: AtomicU64,
     rewrite_bytes: AtomicU64,
-    in_use: AtomicU64,
+    written_bytes: AtomicU64,
     reading: Mutex<Option<(Instant, u64)>>,
 }
 
@@ -54,7 +54,7 @@ impl FreeSpace {
             dir: dir.into(),
             floor_bytes: AtomicU64::new(LOW_WATER_FLOOR_BYTES),
             rewrite_bytes: AtomicU64::new(0),
-            in_use: AtomicU64::new(0),
+            written_bytes: AtomicU64::new(0),
             reading: Mutex::new(None),
         }
     }
@@ -74,16 +74,15 @@ impl FreeSpace {
         self.rewrite_bytes.store(rewrite_bytes(bytes), Ordering::Relaxed);
     }
 
-    /// Begins to use up the room for the rewrite of a layer of that many bytes, until the answer is dropped. One at a time.
-    pub fn rewriting(&self, layer_bytes: u64) -> Rewriting<'_> {
-        self.in_use.store(rewrite_bytes(layer_bytes), Ordering::Relaxed);
+    /// Begins to use up the room for the rewrite of a layer, until the answer is dropped. One at a time.
+    pub fn rewriting(&self) -> Rewriting<'_> {
         Rewriting(self)
     }
 
     /// The low-water mark.
     pub fn low_water_bytes(&self) -> u64 {
         let kept = self.rewrite_bytes.load(Ordering::Relaxed);
-        self.floor_bytes().saturating_add(kept.saturating_sub(self.in_use.load(Ordering::Relaxed)))
+        self.floor_bytes().saturating_add(kept.saturating_sub(self.written_bytes.load(Ordering::Relaxed)))
     }
 
     /// Bytes an ordinary process may still write; up to [`READING_AGE`] old.
@@ -123,9 +122,16 @@ impl FreeSpace {
 /// A rewrite that uses up the room that is kept for it.
 pub struct Rewriting<'a>(&'a FreeSpace);
 
+impl Rewriting<'_> {
+    /// Says what the new generation takes on disk by now.
+    pub fn has_written(&self, bytes: u64) {
+        self.0.written_bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Rewriting<'_> {
     fn drop(&mut self) {
-        self.0.in_use.store(0, Ordering::Relaxed);
+        self.0.written_bytes.store(0, Ordering::Relaxed);
     }
 }
 
@@ -167,13 +173,15 @@ mod tests {
         assert_eq!(space.low_water_bytes(), LOW_WATER_FLOOR_BYTES);
         space.set_largest_layer(10);
         assert_eq!(space.low_water_bytes(), LOW_WATER_FLOOR_BYTES + 20);
-        // The room for a layer of four is in use; what is kept for the largest beyond that stays.
-        let rewriting = space.rewriting(4);
-        assert_eq!(space.low_water_bytes(), LOW_WATER_FLOOR_BYTES + 12);
+        // What is not written yet stays kept, however long it takes.
+        let rewriting = space.rewriting();
+        for written in [0, 8, 20, 30] {
+            rewriting.has_written(written);
+            let kept = 20_u64.saturating_sub(written);
+            assert_eq!(space.low_water_bytes(), LOW_WATER_FLOOR_BYTES + kept);
+        }
         drop(rewriting);
-        let rewriting = space.rewriting(10);
-        assert_eq!(space.low_water_bytes(), LOW_WATER_FLOOR_BYTES);
-        drop(rewriting);
+        assert_eq!(space.low_water_bytes(), LOW_WATER_FLOOR_BYTES + 20);
         space.set_largest_layer(u64::MAX);
         assert!(space.is_low().unwrap());
         space.set_floor_bytes(0);

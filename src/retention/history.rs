@@ -85,6 +85,12 @@ impl History {
         Some((self.changes.last()?.index, self.newest.as_ref()?))
     }
 
+    /// Memory held besides the newest policy.
+    pub fn memory_bytes(&self) -> usize {
+        let terms: usize = self.classes.values().map(|terms| terms.len() * size_of::<Term>() + 64).sum();
+        size_of::<History>() + self.changes.len() * size_of::<Change>() + terms
+    }
+
     /// Whether a recorded policy says of the one before what that one is, and gives no code out twice.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::admit::{
     Item, Submitted, admit, answer_repeats_in_batch, classify, find_repeats_in_batch, id_conflict, placed_in,
 };
+use super::retention::{AtHand, InForce};
 use super::tenants::demand_open;
 use super::view::{Receipt, receipt};
 use super::{Error, ErrorCode, Principal, Scope, Service};
@@ -51,12 +52,8 @@ impl Service {
         verifiable: bool,
     ) -> Result<Vec<Result<Receipt, Error>>, Error> {
         let log = self.log_for(by, tenant, Scope::Ingest)?;
-        self.take_in(events, mode, verifiable, |submitted| {
-            let mut event = admit(submitted, Event::parse)?;
-            let class = self.classify(&log, &mut event)?;
-            Ok((log.clone(), event, class))
-        })
-        .await
+        self.take_in(events, mode, verifiable, |submitted| Ok((log.clone(), admit(submitted, Event::parse)?)))
+            .await
     }
 
     /// Appends events that each name their tenant, as [`Service::append`] does: one batch, one frame, whole or not
@@ -69,20 +66,40 @@ impl Service {
         verifiable: bool,
     ) -> Result<Vec<Result<Receipt, Error>>, Error> {
         self.take_in(events, mode, verifiable, |submitted| {
-            let mut event = admit(submitted, Event::parse_addressed)?;
+            let event = admit(submitted, Event::parse_addressed)?;
             let tenant = event.addressee().unwrap_or_default();
             let log = self.log_for(by, tenant, Scope::Ingest).map_err(|error| error.at("/tenant"))?;
-            let class = self.classify(&log, &mut event)?;
-            Ok((log, event, class))
+            Ok((log, event))
         })
         .await
     }
 
-    /// As [`classify`], by the policy of the log.
-    fn classify(&self, log: &Log, event: &mut Event) -> Result<u16, Error> {
-        let history = self.history(log)?;
-        let policy = history.as_ref().and_then(|history| history.newest());
-        classify(event, policy.map(|(_, policy)| policy))
+    /// As [`classify`], by the policy in force in the log.
+    async fn classify(
+        &self,
+        admitted: Result<(Arc<Log>, Event), Error>,
+    ) -> Result<(Arc<Log>, Event, u16), Error> {
+        let (log, mut event) = admitted?;
+        let policy = match self.policy_at_hand(&log) {
+            AtHand::Known(policy) => policy,
+            AtHand::Unread => self.read_policy(&log).await?,
+        };
+        let class = classify(&mut event, policy.as_deref().map(|in_force| &in_force.policy))?;
+        Ok((log, event, class))
+    }
+
+    /// Reads the policy in force on a thread that may block: a layer of an old month may have to be opened for it, and
+    /// those who append to other logs are not to wait for that.
+    async fn read_policy(&self, log: &Arc<Log>) -> Result<Option<Arc<InForce>>, Error> {
+        let place =
+            self.0.retention.reading.clone().acquire_owned().await.map_err(|error| internal(&error))?;
+        let (service, log) = (self.clone(), log.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            // Given up by the thread, not by a client that went away meanwhile.
+            let _place = place;
+            service.policy_in_force(&log)
+        });
+        read.await.map_err(|error| internal(&error))?
     }
 
     /// Takes a batch in and counts what became of it.
@@ -91,7 +108,7 @@ impl Service {
         events: &[Submitted<'_>],
         mode: BatchMode,
         verifiable: bool,
-        admitted: impl Fn(&Submitted<'_>) -> Result<(Arc<Log>, Event, u16), Error>,
+        admitted: impl Fn(&Submitted<'_>) -> Result<(Arc<Log>, Event), Error>,
     ) -> Result<Vec<Result<Receipt, Error>>, Error> {
         let outcome = self.append_all(events, mode, verifiable, admitted).await;
         self.count(events.len(), &outcome);
@@ -103,7 +120,7 @@ impl Service {
         events: &[Submitted<'_>],
         mode: BatchMode,
         verifiable: bool,
-        admitted: impl Fn(&Submitted<'_>) -> Result<(Arc<Log>, Event, u16), Error>,
+        admitted: impl Fn(&Submitted<'_>) -> Result<(Arc<Log>, Event), Error>,
     ) -> Result<Vec<Result<Receipt, Error>>, Error> {
         self.refuse_when_full()?;
         if events.len() > MAX_BATCH_EVENTS {
@@ -117,7 +134,7 @@ impl Service {
         let room = self.0.pipeline.queue.reserve(events.len(), bytes).map_err(submit_error)?;
         let mut items = Vec::with_capacity(events.len());
         for (position, submitted) in events.iter().enumerate() {
-            match admitted(submitted) {
+            match self.classify(admitted(submitted)).await {
                 Ok((log, event, class)) => {
                     let (log, event) = (Some(log), Some(event));
                     items.push(Item { log, event, class, answer: None, repeats: None });
@@ -141,7 +158,7 @@ impl Service {
             match self.submit_open(&mut items, mode, verifiable, &room).await {
                 Ok(Some(again)) => {
                     for position in again {
-                        match admitted(&events[position]) {
+                        match self.classify(admitted(&events[position])).await {
                             Ok((_, event, class)) => {
                                 items[position].event = Some(event);
                                 items[position].class = class;
@@ -353,4 +370,43 @@ pub(super) fn submit_error(error: SubmitError) -> Error {
 pub(super) fn internal(error: &dyn std::error::Error) -> Error {
     tracing::error!(%error, "a request met damage or a defect");
     Error::new(ErrorCode::Internal, format!("{error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::world::{World, of};
+    use super::*;
+
+    #[test]
+    fn a_policy_that_is_read_holds_up_no_worker() {
+        let mut world = World::new(&["acme", "globex"]);
+        let rules = json!([{"action": "old.*", "class": "billing"}]);
+        world.set("acme", &json!({"classes": {"billing": {"months": 3}}, "rules": rules}));
+        world.pass_months(2);
+        world.reopen();
+        // The one thread that may block is busy: who needs it waits, and the thread that serves goes on.
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        let (open, closed) = std::sync::mpsc::channel::<()>();
+        runtime.spawn_blocking(move || closed.recv().is_err());
+        let service = world.service();
+        let event =
+            [Submitted { raw: br#"{"action":"old.thing","outcome":"success"}"#, idempotency_key: None }];
+        let (acme, globex) = (of("acme"), of("globex"));
+        let stored = runtime.block_on(async {
+            let mut waiting = std::pin::pin!(service.append(&acme, "acme", &event, BatchMode::Atomic, false));
+            let other = service.append(&globex, "globex", &event, BatchMode::Atomic, false);
+            tokio::select! {
+                biased;
+                _ = &mut waiting => panic!("the policy was read on the thread that serves"),
+                other = other => assert!(other.is_ok()),
+            }
+            drop(open);
+            waiting.await.unwrap().remove(0).unwrap()
+        });
+        assert_eq!(world.event("acme", stored.index)["event"]["class"], "billing");
+        let log = service.0.store.log_of("acme").unwrap();
+        assert!(matches!(service.policy_at_hand(&log), AtHand::Known(Some(_))), "it is at hand now");
+    }
 }

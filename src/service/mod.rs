@@ -29,6 +29,8 @@ mod system;
 mod tenants;
 mod verifications;
 mod view;
+#[cfg(test)]
+mod world;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,8 +1,9 @@
 //! One closed layer goes over to a new generation: what a compaction and an erasure have in common.
 //!
-//! Crash points, in order. While it is rewritten: a left-over directory, removed at open. After `agree`, which makes the
-//! certificates durable, and before MANIFEST is replaced: everything is there and may go; the next run takes it. After
-//! MANIFEST: the old generation is the left-over. At no point is a thing gone that no durable certificate names.
+//! Crash points, in order. While it is rewritten: a left-over directory, removed at open. After `agree` and before MANIFEST
+//! is replaced: everything is there and may go; the next run takes it. After MANIFEST: the old generation is the left-over.
+//! At no point is a thing gone that no durable certificate names: a compaction makes them durable in `agree`, an erasure
+//! has made them durable before it rewrites, and `agree` looks whether they still cover what goes.
 
 use std::path::Path;
 
@@ -10,9 +11,12 @@ use super::append::internal;
 use super::{Error, ErrorCode, Service};
 use crate::process::space::rewrite_needs;
 use crate::store::layer_id::LayerId;
-use crate::store::layers::{LayerError, Layers};
+use crate::store::layers::Layers;
 use crate::store::rewrite::{ChangeRecord, RewriteError, Rewritten, rewrite};
 use crate::store::seal::Seal;
+
+/// How often the new generation is measured while it is written: every 4 MiB that are read or written.
+const MEASURED_EVERY_BYTES: usize = 4 << 20;
 
 /// A generation that is being made; removed unless it is forgotten.
 struct Unfinished<'a> {
@@ -56,7 +60,7 @@ impl Service {
         let _one = self.0.compactions.rewriting.lock();
         let bytes_before = layers.disk_bytes(layer).map_err(|error| internal(&error))?;
         self.demand_room(bytes_before)?;
-        let _room = self.0.space.rewriting(bytes_before);
+        let room = self.0.space.rewriting();
         let sealed = layers.dirs().into_iter().find(|(id, _)| *id == layer);
         let sealed = sealed.and_then(|(_, dir)| Seal::read(&dir).transpose()).transpose();
         let sealed = sealed.map_err(|error| internal(&error))?.ok_or_else(|| {
@@ -66,8 +70,14 @@ impl Service {
         let from = layers.get(layer).map_err(|error| internal(&error))?;
         let (generation, dir, into) = layers.begin_next(layer).map_err(|error| internal(&error))?;
         let unfinished = Unfinished { layers, layer, dir: &dir };
-        let mut is_full = false;
+        let (mut is_full, mut unmeasured_bytes) = (false, 0);
         let mut watched = |bytes| {
+            unmeasured_bytes += bytes;
+            if unmeasured_bytes >= MEASURED_EVERY_BYTES {
+                unmeasured_bytes = 0;
+                // What cannot be measured keeps what is known of it.
+                into.kv().disk_bytes().into_iter().for_each(|written| room.has_written(written));
+            }
             // A reading that fails says nothing about room; the write itself will.
             is_full = is_full || self.0.space.is_below_floor().unwrap_or(false);
             step(bytes) && !is_full
@@ -82,19 +92,31 @@ impl Service {
 
         let gate = self.0.retention.gate.lock();
         let Some(agreed) = agree()? else { return Ok(None) };
-        // From here on MANIFEST on disk may name it, even where its write fails: only the next open may remove it.
-        std::mem::forget(unfinished);
-        layers.go_over(layer, generation).map_err(|error| {
-            if matches!(error, LayerError::Manifest(_)) {
-                store.poison.set(format!("MANIFEST may or may not name the rewritten layer: {error}"));
-            }
-            internal(&error)
-        })?;
+        self.make_live(unfinished, generation)?;
         drop(gate);
         layers.sweep();
         let bytes_after = layers.disk_bytes(layer).map_err(|error| internal(&error))?;
         self.keep_room();
         Ok(Some(Replaced { agreed, rewritten, bytes: (bytes_before, bytes_after) }))
+    }
+
+    /// Makes a generation the live one. Asked under the gate, after everybody agreed.
+    fn make_live(&self, unfinished: Unfinished<'_>, generation: u32) -> Result<(), Error> {
+        let poison = &self.0.store.poison;
+        // A write that failed may be on disk all the same: the next start would find a hold or a policy in force that
+        // was not looked at here.
+        if let Some(reason) = poison.reason() {
+            let detail = format!("the store has stopped: {reason}. The layer is unchanged.");
+            return Err(Error::new(ErrorCode::ReadOnly, detail));
+        }
+        let layer = unfinished.layer;
+        // From here on MANIFEST on disk may name it, even where its write fails: only the next open may remove it.
+        std::mem::forget(unfinished);
+        self.0.store.layers.go_over(layer, generation).map_err(|error| {
+            // Every way to fail lies behind a sync, and none is repeated.
+            poison.set(format!("layer {layer} was rewritten and may or may not have gone over: {error}"));
+            internal(&error)
+        })
     }
 
     /// Keeps as much of the disk free as a rewrite of the largest layer takes. The newest layer counts too: it will be

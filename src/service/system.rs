@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::append::submit_error;
+use super::append::{MAX_BATCH_EVENTS, MAX_SUBMISSION_BYTES, submit_error};
 use super::{Error, ErrorCode, Service};
 use crate::event::catalog::{Builder, Class, Value, action, class_of};
 use crate::event::{Event, Outcome};
@@ -19,6 +19,39 @@ use crate::tlog::merkle::Frontier;
 /// How often entries are offered to a full queue, and how long between: a minute.
 pub(super) const TRIES: u32 = 60;
 pub(super) const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+
+/// Most bytes of Varve's own entries that go into one submission: half of what it may have. Others that append are not to
+/// wait for the whole of a frame.
+const MAX_PART_BYTES: usize = MAX_SUBMISSION_BYTES / 2;
+
+/// What an entry takes there besides its body: 124 bytes that are chained, a signature of 64, lengths.
+const ENTRY_BYTES: usize = 256;
+
+/// Takes the next part: entries, what goes along with each, and whether it is the last one.
+pub(super) type WritePart<'a, T> = dyn FnMut(Vec<Prepared>, Vec<T>, bool) -> Result<(), Error> + 'a;
+
+/// Cuts Varve's own entries, each with what goes along with it, into parts that fit a submission. The last part, which may
+/// be empty, is the one that a change goes with which all of them make true.
+///
+/// # Errors
+/// The first of an entry or of `write`; parts before it are written.
+pub(super) fn in_parts<T>(
+    entries: impl IntoIterator<Item = Result<(Prepared, T), Error>>,
+    write: &mut WritePart<'_, T>,
+) -> Result<(), Error> {
+    let (mut items, mut along, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for entry in entries {
+        let (item, with) = entry?;
+        if items.len() >= MAX_BATCH_EVENTS || bytes + item.body.len() > MAX_PART_BYTES {
+            write(std::mem::take(&mut items), std::mem::take(&mut along), false)?;
+            bytes = 0;
+        }
+        bytes += item.body.len() + ENTRY_BYTES;
+        items.push(item);
+        along.push(with);
+    }
+    write(items, along, true)
+}
 
 /// Size and root of the map of all logs.
 pub(super) struct LogMap {
@@ -153,4 +186,41 @@ pub(super) fn genesis(
         event = event.fact("recovery_key", Value::bytes(recovery));
     }
     event
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::world::World;
+
+    #[test]
+    fn entries_are_cut_by_number_and_by_bytes_and_the_last_part_says_so() {
+        let world = World::new(&["acme"]);
+        let log = world.service().0.store.log_of("acme").unwrap();
+        let prepared = own(&log, Builder::new(action::SERVICE_STARTED, Outcome::Success)).unwrap();
+        let cut = |count: usize, bytes: usize| {
+            let entry = |number| {
+                let mut item = prepared.clone();
+                item.body = vec![0; bytes];
+                Ok((item, number))
+            };
+            let mut parts = Vec::new();
+            let mut seen = Vec::new();
+            in_parts((0..count).map(entry), &mut |items, along, is_last| {
+                assert!(items.len() == along.len() && items.len() <= MAX_BATCH_EVENTS);
+                assert!(items.iter().map(|item| item.body.len()).sum::<usize>() <= MAX_PART_BYTES);
+                parts.push((items.len(), is_last));
+                seen.extend(along);
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(seen, (0..count).collect::<Vec<_>>());
+            parts
+        };
+        assert_eq!(cut(0, 10), [(0, true)]);
+        assert_eq!(cut(2_001, 10), [(1_000, false), (1_000, false), (1, true)]);
+        assert_eq!(cut(40, 100 << 10), [(30, false), (10, true)]);
+        let failing = [Ok((prepared, 0)), Err(Error::new(ErrorCode::Internal, "no entry"))];
+        assert!(in_parts(failing, &mut |_, _, _| panic!("nothing is complete")).is_err());
+    }
 }

@@ -120,7 +120,7 @@ pub fn open(
         warnings
             .push(format!("frame {frame} was cut off by a crash before it was acknowledged; it is dropped"));
     }
-    let state = State::read(&data.join("state"), head.applied, &head.map_root)?;
+    let state = State::read(&data.join("state"), head.applied, &head.state_digest)?;
     let manifest = Manifest::read(data)?;
     let (key_file, keys) = KeyFile::open(data)?;
     let signers: HashMap<[u8; 32], Arc<LogSigner>> =

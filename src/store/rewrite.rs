@@ -140,7 +140,7 @@ pub fn rewrite(
         let mut tiles = Vec::new();
         from.tiles(number, &mut |tile, root| tiles.push((tile, root)))?;
         tiles.iter().try_for_each(|(tile, root)| into.put_tile(number, *tile, root))?;
-        let mut copy = Copy::of(store, into, number, &mut written)?;
+        let mut copying = Copying::of(store, into, number, &mut written)?;
         let mut part = None;
         each_page(store, from, number, &mut |first, bytes, placed| {
             let mut is_changed = false;
@@ -161,10 +161,10 @@ pub fn rewrite(
                 as_written.add(number, *index, record);
             }
             let packed = (!is_changed && bytes.len() >= MIN_KEPT_BYTES).then_some((first, bytes));
-            copy.take(placed, packed)?;
+            copying.take(placed, packed)?;
             if step(bytes.len()) { Ok(()) } else { Err(RewriteError::Stopped) }
         })?;
-        copy.finish()?;
+        copying.finish()?;
         as_read.logs += u64::from(part.is_some());
         as_written.logs = as_read.logs;
         if parts.remove(&number) != part {
@@ -336,7 +336,7 @@ pub fn each_record(
 }
 
 /// A log on its way into the new generation.
-struct Copy<'a> {
+struct Copying<'a> {
     into: &'a Layer,
     number: u32,
     index_key: [u8; 32],
@@ -383,19 +383,19 @@ impl Block {
     }
 }
 
-impl<'a> Copy<'a> {
+impl<'a> Copying<'a> {
     fn of(
         store: &Store,
         into: &'a Layer,
         number: u32,
         written: &'a mut blake3::Hasher,
-    ) -> Result<Copy<'a>, RewriteError> {
+    ) -> Result<Copying<'a>, RewriteError> {
         let log = store.log(number).ok_or_else(|| ReadError::Damage {
             tenant: format!("log {number}"),
             index: 0,
             what: "the layer holds a log that nothing made".to_owned(),
         })?;
-        Ok(Copy {
+        Ok(Copying {
             into,
             number,
             index_key: log.identity.index_key,

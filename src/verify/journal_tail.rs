@@ -160,7 +160,7 @@ impl Journal {
         let head = *scan.head();
         let mut journal = Journal {
             applied: head.applied,
-            snapshot_digest: head.map_root,
+            snapshot_digest: head.state_digest,
             tail: Tail::default(),
             new_logs: Vec::new(),
             api_keys: Vec::new(),

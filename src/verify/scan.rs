@@ -107,7 +107,7 @@ pub(super) fn work(checker: &Checker, logs: &Logs, jobs: &Receiver<Job>) {
 }
 
 /// A layer's copy, open.
-type Copy = Result<(Scratch, Arc<dyn Kv>), CopyError>;
+type Copied = Result<(Scratch, Arc<dyn Kv>), CopyError>;
 
 /// A copy that was not made, or does not open.
 enum CopyError {
@@ -117,7 +117,7 @@ enum CopyError {
 
 /// Layers on their way. When this goes, the copying ends.
 pub(super) struct Copies {
-    copies: Receiver<(LayerId, Copy)>,
+    copies: Receiver<(LayerId, Copied)>,
     stop: Arc<AtomicBool>,
 }
 
@@ -139,7 +139,7 @@ impl Drop for Copies {
 }
 
 /// Copies and opens the layers in order, each while the one before is read: there are two copies at most.
-fn copy_layers(data: &Path, manifest: &Manifest, copies: &Sender<(LayerId, Copy)>, stop: &AtomicBool) {
+fn copy_layers(data: &Path, manifest: &Manifest, copies: &Sender<(LayerId, Copied)>, stop: &AtomicBool) {
     let backend = SledBackend::new(Watchdog::aborting());
     for (layer, generation) in &manifest.layers {
         let dir = Manifest::layer_dir(data, *layer, *generation);

@@ -1,13 +1,16 @@
 //! Compaction: bodies whose time is up leave, layer by layer. One runs at a time.
 //!
-//! Reading order: `plan` (what is due), `run` (one layer, with its crash points), this file (the job: clock, progress),
-//! `pace` (how fast), `view` (what callers see).
+//! Reading order: `plan` (what is due), `quiet` (where nothing is, for a while), `run` (one layer, with its crash points),
+//! this file (the job: clock, progress), `pace` (how fast), `view` (what callers see).
 
 #![expect(clippy::disallowed_methods, reason = "its threads")]
 
 mod pace;
 mod plan;
+mod quiet;
 mod run;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::collections::VecDeque;
@@ -28,7 +31,8 @@ use crate::event::Micros;
 use crate::event::catalog::Class;
 use crate::store::layer_id::LayerId;
 use pace::Brake;
-use plan::{Scan, class_name};
+use plan::{Scan, Staying, Wanted, class_name};
+use quiet::Quiet;
 
 /// How long the clock must have held before anything expires by it.
 const CLOCK_HELD_MICROS: u64 = 24 * 3600 * 1_000_000;
@@ -57,6 +61,7 @@ pub(super) struct Compactions {
     planning: Mutex<()>,
     /// Held while a layer is rewritten.
     pub(super) rewriting: Mutex<()>,
+    quiet: Quiet,
     /// The boot clock when the service was opened, microseconds.
     opened_steady: u64,
 }
@@ -98,6 +103,7 @@ impl Compactions {
             bytes_per_second,
             planning: Mutex::default(),
             rewriting: Mutex::default(),
+            quiet: Quiet::default(),
             opened_steady,
         }
     }
@@ -146,7 +152,8 @@ impl Job {
 }
 
 impl Service {
-    /// What a compaction would do now. Reads the closed layers at the pace of a compaction; one plan at a time.
+    /// What a compaction would do now. Reads the closed layers at the pace of a compaction, as far as something can be due in
+    /// them; one plan at a time.
     ///
     /// # Errors
     /// `busy` while another is made; `read_only` when the server stops meanwhile.
@@ -197,9 +204,17 @@ impl Service {
             bytes_before: 0,
         };
         let mut step = pace::paced_reading(self);
+        let grounds = self.grounds();
         for layer in self.closed_layers() {
-            let scan = self.scan_layer(layer, now, &mut step)?;
+            // Of a layer of which nothing leaves the plan says no more than that.
+            if self.is_quiet(layer, now, &grounds) {
+                plan.layers_untouched += 1;
+                continue;
+            }
+            let dir = self.dir_of(layer);
+            let scan = self.scan_layer(layer, now, Wanted::WhatStaysToo, &mut step)?;
             if scan.leaving.is_empty() {
+                self.note_quiet(&scan, dir, &grounds);
                 plan.layers_untouched += 1;
                 continue;
             }
@@ -346,7 +361,8 @@ impl Service {
         Ok(view)
     }
 
-    /// Layers whose month is over and that are sealed: nothing is written into them any more.
+    /// Layers whose month is over, or that were closed before it was, and that are sealed: nothing is written into them any
+    /// more.
     fn closed_layers(&self) -> Vec<LayerId> {
         let mut dirs = self.0.store.layers.dirs();
         dirs.pop();
@@ -386,17 +402,20 @@ impl Service {
                 policy: log.policy(),
             });
         }
-        for (&(number, class), staying) in &scan.staying {
+        let why = |class, staying: &Staying| match staying.until {
+            Some(_) => "not due",
+            None if class == Class::Permanent.code() => "permanent",
+            None => "no policy",
+        };
+        let staying = scan.staying.iter().map(|(place, staying)| (place, staying, why(place.1, staying)));
+        let held = scan.held.iter().map(|(place, held)| (place, held, "held"));
+        let asking = scan.asking.iter().map(|(place, asking)| (place, asking, "erasure open"));
+        for (&(number, class), staying, why) in staying.chain(held).chain(asking) {
             let Some(log) = self.0.store.log(number) else { continue };
             if plan.stays.len() >= MAX_ROWS {
                 plan.more += 1;
                 continue;
             }
-            let why = match staying.until {
-                Some(_) => "not due",
-                None if class == Class::Permanent.code() => "permanent",
-                None => "no policy",
-            };
             plan.stays.push(StayingView {
                 tenant: log.identity.tenant.clone(),
                 class: class_name(self.history(&log)?.as_deref(), class),
@@ -404,21 +423,6 @@ impl Service {
                 bytes: staying.bytes,
                 why: why.to_owned(),
                 until: staying.until.map(|at| Micros(at).to_string()),
-            });
-        }
-        for (&(number, class), staying) in &scan.held {
-            let Some(log) = self.0.store.log(number) else { continue };
-            if plan.stays.len() >= MAX_ROWS {
-                plan.more += 1;
-                continue;
-            }
-            plan.stays.push(StayingView {
-                tenant: log.identity.tenant.clone(),
-                class: class_name(self.history(&log)?.as_deref(), class),
-                bodies: staying.bodies,
-                bytes: staying.bytes,
-                why: "held".to_owned(),
-                until: None,
             });
         }
         Ok(plan)
@@ -440,9 +444,10 @@ fn compact(service: &Service, job: &Arc<Job>, layers: &[LayerId], confirmed: Opt
         tracing::warn!(%error, "the members of a hold are not listed; what was there when it was placed stays");
     }
     let mut step = paced(service);
+    let grounds = service.grounds();
     let mut outcome = Ok(());
     for layer in layers {
-        match service.compact_layer(*layer, confirmed, &mut step) {
+        match service.compact_layer(*layer, confirmed, &grounds, &mut step) {
             Ok(done) => {
                 job.rewritten.fetch_add(u64::from(done.is_rewritten), Ordering::Relaxed);
                 job.bodies.fetch_add(done.bodies, Ordering::Relaxed);

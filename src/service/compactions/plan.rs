@@ -1,6 +1,6 @@
-//! Planning: what of a closed layer is due, and what stays until when. Reads every record of the layer; changes nothing.
+//! Planning: what of a closed layer is due, and what stays until when. Changes nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::super::append::internal;
@@ -23,10 +23,35 @@ pub(super) struct Scan {
     pub(super) staying: BTreeMap<Place, Staying>,
     /// Due, and under a legal hold.
     pub(super) held: BTreeMap<Place, Staying>,
+    /// Due, and what asks for an erasure that is not done: it says whom to erase.
+    pub(super) asking: BTreeMap<Place, Staying>,
+    /// When the first of what is not due yet is.
+    pub(super) next_due: Option<u64>,
     /// The holds that it rests on, by log.
     pub(super) holds: HashMap<u32, Arc<Vec<Arc<Hold>>>>,
     /// The policies that it rests on, by log: index of the entry in force.
     pub(super) policies: HashMap<u32, Option<u64>>,
+}
+
+/// What of a layer is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Logs that have a policy: in others nothing is due.
+    WhatLeaves,
+    /// All logs: what stays is to be shown.
+    WhatStaysToo,
+}
+
+/// What a scan holds the records of one log against.
+struct Against<'a> {
+    log: &'a Log,
+    history: Option<&'a History>,
+    holds: &'a [Arc<Hold>],
+    /// Entries that ask for an erasure which is not done.
+    asking: BTreeSet<u64>,
+    now: u64,
+    /// Newest entry before `now`.
+    upto: u64,
 }
 
 /// Bodies of one log and class that are due.
@@ -110,6 +135,9 @@ impl Service {
             if self.0.holds.of(number).iter().filter(is_new).any(|hold| leaving.is_held_by(hold)) {
                 return Ok(false);
             }
+            if self.asking(number).into_iter().any(|index| leaving.has(index)) {
+                return Ok(false);
+            }
         }
         Ok(true)
     }
@@ -128,6 +156,7 @@ impl Service {
         &self,
         layer: LayerId,
         now: u64,
+        wanted: Wanted,
         step: &mut dyn FnMut(usize) -> bool,
     ) -> Result<Scan, Error> {
         let store = &self.0.store;
@@ -136,6 +165,8 @@ impl Service {
             leaving: BTreeMap::new(),
             staying: BTreeMap::new(),
             held: BTreeMap::new(),
+            asking: BTreeMap::new(),
+            next_due: None,
             holds: HashMap::new(),
             policies: HashMap::new(),
         };
@@ -150,11 +181,14 @@ impl Service {
             scan.policies.insert(number, policy);
             let holds = self.0.holds.of(number);
             scan.holds.insert(number, holds.clone());
+            if history.is_none() && wanted == Wanted::WhatLeaves {
+                continue;
+            }
+            let (history, asking) = (history.as_deref(), self.asking(number));
+            let against = Against { log: &log, history, holds: &holds, asking, now, upto };
             let mut look = |index, record: &Record, bytes: usize| {
                 if bytes > 0 {
-                    let is_flagged = record.flags & FLAG_HELD != 0;
-                    let is_held = holds.iter().any(|hold| hold.holds(index, is_flagged));
-                    scan.add(&log, history.as_deref(), (index, record, bytes as u64), is_held, (now, upto));
+                    scan.add(&against, index, record, bytes as u64);
                 }
             };
             each_record(&open, &log, &mut look, step)
@@ -164,35 +198,39 @@ impl Service {
         }
         Ok(scan)
     }
+
+    /// Indexes of a log's entries that ask for an erasure which is not done.
+    fn asking(&self, number: u32) -> BTreeSet<u64> {
+        let open = self.0.store.erasures();
+        open.range((number, 0)..=(number, u64::MAX)).map(|((_, index), _)| *index).collect()
+    }
 }
 
 impl Scan {
-    fn add(
-        &mut self,
-        log: &Log,
-        history: Option<&History>,
-        (index, record, bytes): (u64, &Record, u64),
-        is_held: bool,
-        (now, upto): (u64, u64),
-    ) {
-        let place = (log.identity.number, record.class);
+    fn add(&mut self, against: &Against<'_>, index: u64, record: &Record, bytes: u64) {
+        let place = (against.log.identity.number, record.class);
         let is_exempt = record.flags & FLAG_OWN != 0
             && match record.body() {
                 Some(Ok(body)) => body.action().is_none_or(is_exempt),
                 // What cannot be read is not for a policy to judge.
                 _ => true,
             };
-        let due = history.map_or(Due::Never, |history| {
-            history.due_at(record.class, is_exempt, index, record.recorded_at, upto)
+        let due = against.history.map_or(Due::Never, |history| {
+            history.due_at(record.class, is_exempt, index, record.recorded_at, against.upto)
         });
+        let is_flagged = record.flags & FLAG_HELD != 0;
         match due {
-            Due::At { micros, .. } if micros <= now && is_held => {
+            Due::At { micros, .. } if micros > against.now => {
+                self.next_due = Some(self.next_due.map_or(micros, |next| next.min(micros)));
+                self.staying.entry(place).or_default().add(bytes, Some(micros));
+            }
+            Due::At { .. } if against.holds.iter().any(|hold| hold.holds(index, is_flagged)) => {
                 self.held.entry(place).or_default().add(bytes, None);
             }
-            Due::At { micros, months } if micros <= now => {
-                self.leaving.entry(place).or_default().add(index, bytes, months);
+            Due::At { .. } if against.asking.contains(&index) => {
+                self.asking.entry(place).or_default().add(bytes, None);
             }
-            Due::At { micros, .. } => self.staying.entry(place).or_default().add(bytes, Some(micros)),
+            Due::At { months, .. } => self.leaving.entry(place).or_default().add(index, bytes, months),
             Due::Never => self.staying.entry(place).or_default().add(bytes, None),
         }
     }

@@ -5,15 +5,16 @@
 //! again and certifies them once more. After MANIFEST: the old generation is the left-over. At no point is a body
 //! gone that no durable certificate names.
 
-use super::super::append::{MAX_BATCH_EVENTS, MAX_SUBMISSION_BYTES};
-use super::super::system::own;
+use super::super::system::{in_parts, own};
 use super::super::{Error, ErrorCode, Service};
-use super::plan::{Scan, class_name};
+use super::plan::{Scan, Wanted, class_name};
+use super::quiet::Grounds;
 use crate::event::catalog::{Builder, action};
 use crate::event::{Micros, Outcome};
 use crate::ingest::prepare::Prepared;
-use crate::retention::{Certificate, History};
+use crate::retention::{Certificate, History, IndexSet};
 use crate::store::layer_id::LayerId;
+use crate::store::log::Log;
 use crate::store::record::Record;
 use crate::store::rewrite::Change;
 
@@ -31,19 +32,26 @@ pub(super) struct Done {
 }
 
 impl Service {
-    /// Lets go of what is due in `layer`. `confirmed` is the time that the operator said it was.
+    /// Lets go of what is due in `layer`. `confirmed` is the time that the operator said it was. `grounds` are from before.
     pub(super) fn compact_layer(
         &self,
         layer: LayerId,
         confirmed: Option<u64>,
+        grounds: &Grounds,
         step: &mut dyn FnMut(usize) -> bool,
     ) -> Result<Done, Error> {
+        if self.is_quiet(layer, self.expiry_time(), grounds) {
+            return Ok(Done::default());
+        }
         for _ in 0..MAX_PLANS {
-            let scan = self.scan_layer(layer, self.expiry_time(), step)?;
+            let dir = self.dir_of(layer);
+            let scan = self.scan_layer(layer, self.expiry_time(), Wanted::WhatLeaves, step)?;
             if scan.leaving.is_empty() {
+                self.note_quiet(&scan, dir, grounds);
                 return Ok(Done::default());
             }
             if let Some(done) = self.let_go(&scan, confirmed, step)? {
+                self.note_quiet(&scan, self.dir_of(layer), grounds);
                 return Ok(done);
             }
         }
@@ -78,41 +86,50 @@ impl Service {
 
     /// Writes the certificates of a layer, durably. Answers how many.
     fn certify(&self, scan: &Scan, confirmed: Option<u64>) -> Result<u64, Error> {
-        let mut waiting: Vec<Prepared> = Vec::new();
-        let (mut bytes, mut written) = (0, 0);
-        for (&(number, class), leaving) in &scan.leaving {
-            let Some(log) = self.0.store.log(number) else { continue };
-            let history = self.history(&log)?;
-            for set in &leaving.sets {
-                let asked = |history: &History| history.months(class, set.first(), log.size());
-                let months = history.as_deref().and_then(asked).unwrap_or(leaving.months);
-                let certificate = Certificate {
-                    layer: scan.layer.code(),
-                    class: class_name(history.as_deref(), class),
-                    class_code: class,
-                    months,
-                    members: set.clone(),
-                    policy: log.policy().unwrap_or_default(),
-                    holds: self.0.holds.of(number).iter().map(|hold| hold.index).collect(),
-                    clock_confirmed: confirmed.map(Micros),
-                };
-                let event = certificate.to_facts().into_iter().fold(
-                    Builder::new(action::RETENTION_EXPIRED, Outcome::Success),
-                    |event, (name, value)| event.fact(name, value),
-                );
-                let prepared = own(&log, event)?;
-                if waiting.len() >= MAX_BATCH_EVENTS || bytes + prepared.body.len() > MAX_SUBMISSION_BYTES / 2
-                {
-                    written += waiting.len() as u64;
-                    bytes = 0;
-                    self.write_patiently(std::mem::take(&mut waiting), Vec::new)?;
-                }
-                bytes += prepared.body.len() + 256;
-                waiting.push(prepared);
-            }
-        }
-        written += waiting.len() as u64;
-        self.write_patiently(waiting, Vec::new)?;
+        let certificates = scan.leaving.iter().flat_map(|(&(number, class), leaving)| {
+            leaving.sets.iter().filter_map(move |members| {
+                let log = self.0.store.log(number)?;
+                let certificate =
+                    self.certificate(scan.layer, &log, class, members, confirmed, leaving.months);
+                Some(certificate.map(|prepared| (prepared, ())))
+            })
+        });
+        let mut written = 0;
+        in_parts(certificates, &mut |part, _, _| {
+            written += part.len() as u64;
+            self.write_patiently(part, Vec::new).map(drop)
+        })?;
         Ok(written)
+    }
+
+    /// The entry that names these bodies of a log and class. They were kept for `months` at most.
+    fn certificate(
+        &self,
+        layer: LayerId,
+        log: &Log,
+        class: u16,
+        members: &IndexSet,
+        confirmed: Option<u64>,
+        months: u16,
+    ) -> Result<Prepared, Error> {
+        let history = self.history(log)?;
+        let asked = |history: &History| history.months(class, members.first(), log.size());
+        let certificate = Certificate {
+            layer: layer.code(),
+            class: class_name(history.as_deref(), class),
+            class_code: class,
+            months: history.as_deref().and_then(asked).unwrap_or(months),
+            members: members.clone(),
+            policy: log.policy().unwrap_or_default(),
+            holds: self.0.holds.of(log.identity.number).iter().map(|hold| hold.index).collect(),
+            clock_confirmed: confirmed.map(Micros),
+        };
+        let event = certificate
+            .to_facts()
+            .into_iter()
+            .fold(Builder::new(action::RETENTION_EXPIRED, Outcome::Success), |event, (name, value)| {
+                event.fact(name, value)
+            });
+        own(log, event)
     }
 }

@@ -34,7 +34,7 @@ pub struct CompactionPlan {
 /// One layer of a plan.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct LayerPlan {
-    /// The month, `2026-10`.
+    /// The month, `2026-10`, or a part of one that was closed before its end, `2026-11.p2`.
     pub layer: String,
     /// Bytes on disk.
     pub bytes_before: u64,
@@ -74,7 +74,8 @@ pub struct StayingView {
     pub bodies: u64,
     /// Their bytes, before they were packed.
     pub bytes: u64,
-    /// `no policy`, `permanent` or `not due`.
+    /// `not due`; `no policy`, where none is set or it does not say so of these; `permanent`; `held`, which is due and under a
+    /// legal hold; `erasure open`, which is due and asks for an erasure that is not done.
     pub why: String,
     /// When the last of them is due.
     pub until: Option<String>,

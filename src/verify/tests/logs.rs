@@ -15,7 +15,7 @@ fn remove_log(data: &Path, number: u32) {
     let scan = Scan::read(&data.join("journal"), &store::options()).unwrap();
     let head = *scan.head();
     drop(scan);
-    let mut state = State::read(&data.join("state"), head.applied, &head.map_root).unwrap();
+    let mut state = State::read(&data.join("state"), head.applied, &head.state_digest).unwrap();
     state.logs.remove(&number);
     for layer in Manifest::read(data).unwrap().layers.into_keys() {
         let (layer, kv) = open_layer(data, &layer.to_string());

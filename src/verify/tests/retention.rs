@@ -135,7 +135,7 @@ impl Kept {
         let scan = journal::Scan::read(&self.path().join("journal"), &store::options()).unwrap();
         let head = *scan.head();
         let mut journal = scan.into_writer().unwrap();
-        journal.set_head(head.applied, head.map_root, true).unwrap();
+        journal.set_head(head.applied, head.state_digest, true).unwrap();
         journal.release(head.applied).unwrap();
         drop(journal);
         let scan = journal::Scan::read(&self.path().join("journal"), &store::options()).unwrap();

@@ -445,7 +445,7 @@ pub(super) fn sample() -> &'static Sample {
         let scan = journal::Scan::read(&path.join("journal"), &options()).unwrap();
         let head = *scan.head();
         let mut journal = scan.into_writer().unwrap();
-        journal.set_head(head.applied, head.map_root, true).unwrap();
+        journal.set_head(head.applied, head.state_digest, true).unwrap();
         journal.release(head.applied).unwrap();
         drop(journal);
         let scan = journal::Scan::read(&path.join("journal"), &options()).unwrap();
@@ -512,7 +512,7 @@ pub(super) fn change_page(
 pub(super) fn change_state(data: &Path, change: impl FnOnce(&mut State)) {
     let scan = journal::Scan::read(&data.join("journal"), &options()).unwrap();
     let head = *scan.head();
-    let mut state = State::read(&data.join("state"), head.applied, &head.map_root).unwrap();
+    let mut state = State::read(&data.join("state"), head.applied, &head.state_digest).unwrap();
     change(&mut state);
     let digest = state.write(&data.join("state"), head.applied).unwrap();
     let mut writer = scan.into_writer().unwrap();
@@ -525,7 +525,7 @@ pub(super) fn verifying_key(signer: &LogSigner) -> VerifyingKey {
 
 pub(super) fn root_of(data: &Path, tenant: &str) -> (u64, Hash) {
     let scan = journal::Scan::read(&data.join("journal"), &options()).unwrap();
-    let state = State::read(&data.join("state"), scan.head().applied, &scan.head().map_root).unwrap();
+    let state = State::read(&data.join("state"), scan.head().applied, &scan.head().state_digest).unwrap();
     let log = state.logs.into_values().find(|log| log.identity.tenant == tenant).unwrap();
     (log.head.size, log.head.frontier.root())
 }

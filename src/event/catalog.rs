@@ -469,6 +469,12 @@ impl Builder {
         self
     }
 
+    /// All facts of an entry, as its type has them.
+    #[must_use]
+    pub fn facts(self, facts: impl IntoIterator<Item = (&'static str, Value)>) -> Builder {
+        facts.into_iter().fold(self, |event, (name, value)| event.fact(name, value))
+    }
+
     /// The event.
     ///
     /// # Errors

@@ -124,12 +124,9 @@ impl Service {
         let policy =
             change.apply(before.map(|(_, policy)| policy), self.0.retention.floor_months).map_err(refused)?;
         if before.is_none_or(|(_, before)| *before != policy) {
-            let event =
-                Builder::new(action::RETENTION_POLICY_CHANGED, Outcome::Success).actor("api_key", &by.key_id);
-            let event = policy
-                .to_facts(before)
-                .into_iter()
-                .fold(event, |event, (name, value)| event.fact(name, value));
+            let event = Builder::new(action::RETENTION_POLICY_CHANGED, Outcome::Success)
+                .actor("api_key", &by.key_id)
+                .facts(policy.to_facts(before));
             let records = self.write_own(vec![own(&log, event)?], Vec::new())?;
             for record in records {
                 let (index, recorded_at) = (record.index, record.record.recorded_at);

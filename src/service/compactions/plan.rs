@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::append::internal;
 use super::super::{Error, Service};
 use crate::event::catalog::Class;
-use crate::retention::{Due, History, Hold, IndexSet, Pushed, SetBuilder, is_exempt};
+use crate::retention::{Due, History, Hold, IndexSet, SetsBuilder, is_exempt};
 use crate::store::layer_id::LayerId;
 use crate::store::log::Log;
 use crate::store::record::Record;
@@ -58,7 +58,7 @@ struct Against<'a> {
 #[derive(Default)]
 pub(super) struct Leaving {
     pub(super) sets: Vec<IndexSet>,
-    filling: SetBuilder,
+    filling: SetsBuilder,
     pub(super) bodies: u64,
     pub(super) bytes: u64,
     /// The most months that any of them was kept for.
@@ -82,15 +82,11 @@ impl Leaving {
         self.bytes += bytes;
         self.least_months = if self.bodies == 1 { months } else { self.least_months.min(months) };
         self.months = self.months.max(months);
-        if matches!(self.filling.push(index), Pushed::Full) {
-            self.close();
-            // An empty set has room for any one index.
-            let _ = self.filling.push(index);
-        }
+        self.filling.push(index);
     }
 
     fn close(&mut self) {
-        self.sets.extend(std::mem::take(&mut self.filling).finish());
+        self.sets = std::mem::take(&mut self.filling).finish();
     }
 
     /// Whether a hold that stands behind all of them holds one.

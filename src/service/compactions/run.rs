@@ -124,12 +124,7 @@ impl Service {
             holds: self.0.holds.of(log.identity.number).iter().map(|hold| hold.index).collect(),
             clock_confirmed: confirmed.map(Micros),
         };
-        let event = certificate
-            .to_facts()
-            .into_iter()
-            .fold(Builder::new(action::RETENTION_EXPIRED, Outcome::Success), |event, (name, value)| {
-                event.fact(name, value)
-            });
-        own(log, event)
+        let event = Builder::new(action::RETENTION_EXPIRED, Outcome::Success);
+        own(log, event.facts(certificate.to_facts()))
     }
 }

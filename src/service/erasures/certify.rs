@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::super::append::{MAX_BATCH_EVENTS, MAX_SUBMISSION_BYTES, internal};
-use super::super::system::own;
+use super::super::append::internal;
+use super::super::system::{in_parts, own};
 use super::super::{Error, ErrorCode, Service};
 use super::find::{Found, Person};
 use super::person_of;
@@ -148,21 +148,10 @@ impl Service {
         certificates: &[ErasureCertificate],
         requests: &[(u32, u64)],
     ) -> Result<(), Error> {
-        let (mut waiting, mut bytes) = (Vec::new(), 0);
-        for certificate in certificates {
-            let event =
-                certificate.to_facts().into_iter().fold(
-                    Builder::new(action::ERASURE_COMPLETED, Outcome::Success),
-                    |event, (name, value)| event.fact(name, value),
-                );
-            let prepared = own(log, event)?;
-            if waiting.len() >= MAX_BATCH_EVENTS || bytes + prepared.body.len() > MAX_SUBMISSION_BYTES / 2 {
-                self.write_patiently(std::mem::take(&mut waiting), Vec::new)?;
-                bytes = 0;
-            }
-            bytes += prepared.body.len() + 256;
-            waiting.push(prepared);
-        }
+        let entries = certificates.iter().map(|certificate| {
+            let event = Builder::new(action::ERASURE_COMPLETED, Outcome::Success);
+            Ok((own(log, event.facts(certificate.to_facts()))?, ()))
+        });
         // With the last of them all are there: only then the state says so.
         let certified = || {
             let one = |(log, index): &(u32, u64)| Control::Erasure {
@@ -172,7 +161,9 @@ impl Service {
             };
             requests.iter().map(one).collect()
         };
-        self.write_patiently(waiting, certified).map(drop)
+        in_parts(entries, &mut |part, _, is_last| {
+            self.write_patiently(part, || if is_last { certified() } else { Vec::new() }).map(drop)
+        })
     }
 }
 

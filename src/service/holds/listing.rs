@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::super::append::{MAX_BATCH_EVENTS, MAX_SUBMISSION_BYTES, internal};
+use super::super::append::internal;
 use super::super::read::each_match;
-use super::super::system::{BETWEEN_TRIES, TRIES, own};
+use super::super::system::{BETWEEN_TRIES, TRIES, in_parts, own};
 use super::super::{Error, ErrorCode, Service};
 use super::asked::{What, filter_text, what_of};
 use super::{is_open, not_a_hold};
@@ -114,24 +114,11 @@ impl Service {
         let parts = ResolvedHold::of(index, whole, reduced);
         // What is in the log already was made of the same records: all of them are held since.
         let written = usize::try_from(hold.parts_read()).unwrap_or(usize::MAX);
-        let (mut waiting, mut taken, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for part in parts.iter().skip(written) {
-            let event = part
-                .to_facts()
-                .into_iter()
-                .fold(Builder::new(action::HOLD_RESOLVED, Outcome::Success), |event, (name, value)| {
-                    event.fact(name, value)
-                });
-            let prepared = own(log, event)?;
-            if waiting.len() >= MAX_BATCH_EVENTS || bytes + prepared.body.len() > MAX_SUBMISSION_BYTES / 2 {
-                self.write_parts(log, index, std::mem::take(&mut waiting), std::mem::take(&mut taken))?;
-                bytes = 0;
-            }
-            bytes += prepared.body.len() + 256;
-            waiting.push(prepared);
-            taken.push(part);
-        }
-        self.write_parts(log, index, waiting, taken)
+        let entries = parts.iter().skip(written).map(|part| {
+            let event = Builder::new(action::HOLD_RESOLVED, Outcome::Success);
+            Ok((own(log, event.facts(part.to_facts()))?, part))
+        });
+        in_parts(entries, &mut |items, parts, _| self.write_parts(log, index, items, parts))
     }
 
     /// Writes lists of a hold, and takes them into what is known of it: after a failure it goes on behind them.

@@ -134,9 +134,8 @@ impl Service {
             What::Indexes(_) => None,
         };
         let placed = PlacedHold { kind: what.kind(), extends: matcher.is_some() };
-        let event = placed.to_facts().into_iter().fold(event, |event, (name, value)| event.fact(name, value));
         let control = Control::PlaceHold { log: number, matcher };
-        let records = self.write_own(vec![own(log, event)?], vec![control])?;
+        let records = self.write_own(vec![own(log, event.facts(placed.to_facts()))?], vec![control])?;
         let index = records.first().map(|record| record.index).ok_or_else(|| not_a_hold(log.size()))?;
         self.0.holds.change(number, |holds| holds.push(Arc::new(Hold::new(index, placed))));
         self.0.holds.has_changed(number);
@@ -165,9 +164,8 @@ impl Service {
         self.hold_named(log, &hold.to_string())?;
         let event = Builder::new(action::HOLD_RELEASED, Outcome::Success)
             .actor("api_key", asked)
-            .metadata("approved_by", approved);
-        let facts = ReleasedHold { hold }.to_facts().into_iter();
-        let event = facts.fold(event, |event, (name, value)| event.fact(name, value));
+            .metadata("approved_by", approved)
+            .facts(ReleasedHold { hold }.to_facts());
         self.write_own(vec![own(log, event)?], vec![Control::ReleaseHold { log: number, hold }])?;
         self.0.holds.change(number, |holds| holds.retain(|other| other.index != hold));
         self.0.holds.has_changed(number);

@@ -161,6 +161,26 @@ fn a_layer_that_does_not_go_over_stops_the_store() {
 }
 
 #[test]
+fn a_disk_that_fills_up_amid_a_rewrite_leaves_the_layer_as_it_was() {
+    let (world, layer, manifest) = closed();
+    let space = &world.service().0.space;
+    let mut drop_all = |_, _, _: &_| Change::DropBody;
+    let mut fill_up = |_| {
+        space.set_floor_bytes(u64::MAX);
+        true
+    };
+    let mut agree = || -> Result<Option<()>, _> { panic!("nothing is agreed on") };
+    let refused = world.service().replace_layer(layer, &mut drop_all, &mut fill_up, &mut agree);
+    assert!(refused.is_err_and(|error| error.code == ErrorCode::StorageFull));
+    assert_eq!(std::fs::read(world.data().join("MANIFEST")).unwrap(), manifest);
+    assert!(!world.data().join(format!("layers/{layer}.g2")).exists());
+    assert!(world.service().poisoned().is_none(), "nothing is in doubt");
+    space.set_floor_bytes(0);
+    let done = world.service().replace_layer(layer, &mut drop_all, &mut |_| true, &mut || Ok(Some(())));
+    assert!(done.unwrap().is_some());
+}
+
+#[test]
 fn the_room_of_a_rewrite_is_kept_until_it_is_written() {
     let world = World::new(&["acme"]);
     let mut text = vec![0; 1_500];

@@ -24,6 +24,13 @@ use crate::world::{Hands, of, operator, wait_for};
 
 const TENANT: &str = "acme";
 
+/// How often an erasure is looked at until it is done, 3 ms apart: two minutes, where it takes a second.
+const MAX_LOOKS: u32 = 40_000;
+
+/// How many schedules there are unless told otherwise, and what they see at least: half of what they saw in three runs.
+const SCHEDULES: u64 = 8;
+const LEAST: Seen = Seen { kills: 8, expired: 40, erased: 5, kept: 50, verified_after_kills: 4 };
+
 /// Names the directory to the process that has the store.
 const CHILD: &str = "VARVE_SCHEDULE_CHILD";
 
@@ -127,15 +134,18 @@ impl Keeper {
                     }
                     Ok(Asked::Approval(_)) => panic!("one key is enough"),
                     Ok(Asked::Erasure(view)) => {
-                        if wanted["wait"] == true {
-                            while service.erasure(&key, TENANT, &view.id).unwrap().state != "done" {
-                                std::thread::sleep(Duration::from_millis(3));
-                            }
+                        let mut looks = 0;
+                        let is_done = || service.erasure(&key, TENANT, &view.id).unwrap().state == "done";
+                        while wanted["wait"] == true && !is_done() {
+                            looks += 1;
+                            assert!(looks < MAX_LOOKS, "an erasure is not done: {:?}", view.id);
+                            std::thread::sleep(Duration::from_millis(3));
                         }
-                        json!(view.state)
+                        json!(view.id)
                     }
                 }
             }
+            "erasures" => json!(self.service().erasures(&key, TENANT).unwrap()),
             "compact" => {
                 // Of a store that nobody serves: it seals what is over first.
                 self.service();
@@ -218,6 +228,16 @@ struct ModelHold {
     person: Option<u64>,
     /// Which entries, where it is that.
     indexes: Option<BTreeSet<u64>>,
+    /// Of the person's events, those that may have been erased when it was placed: such a one has no actor to be found by.
+    uncertain: BTreeSet<u64>,
+}
+
+/// Whether something is held, as far as that can be known.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Held {
+    No,
+    Maybe,
+    Yes,
 }
 
 impl ModelHold {
@@ -226,16 +246,46 @@ impl ModelHold {
     }
 
     /// By the words of the format: listed, or in front of a hold of all, or flagged behind one that extends.
-    fn holds(&self, index: u64, known: &Known) -> bool {
-        if index > self.id {
-            return self.extends() && known.is_flagged;
-        }
-        match (&self.indexes, self.person) {
-            (Some(indexes), _) => indexes.contains(&index),
-            // What is erased, or gone, has no actor to be found by.
-            (None, Some(person)) => person == known.person && !known.must_be_erased,
-            (None, None) => true,
-        }
+    fn holds(&self, index: u64, known: &Known) -> Held {
+        let is_held = if index > self.id {
+            self.extends() && known.is_flagged
+        } else {
+            match (&self.indexes, self.person) {
+                (Some(indexes), _) => indexes.contains(&index),
+                (None, Some(_)) if self.uncertain.contains(&index) => return Held::Maybe,
+                (None, Some(person)) => person == known.person && !known.must_be_erased,
+                (None, None) => true,
+            }
+        };
+        if is_held { Held::Yes } else { Held::No }
+    }
+}
+
+/// An erasure that was asked for and is not known to be done: it may go on at any time.
+struct Erasing {
+    person: u64,
+    /// Once its certificate is known to be in the log: events from here on are none of its.
+    end: Option<u64>,
+}
+
+/// What was seen, at each look anew.
+#[derive(Clone, Copy, Default, Debug)]
+struct Seen {
+    kills: u64,
+    expired: u64,
+    erased: u64,
+    /// There, and due but for a hold.
+    kept: u64,
+    verified_after_kills: u64,
+}
+
+impl Seen {
+    fn add(&mut self, more: Seen) {
+        self.kills += more.kills;
+        self.expired += more.expired;
+        self.erased += more.erased;
+        self.kept += more.kept;
+        self.verified_after_kills += more.verified_after_kills;
     }
 }
 
@@ -245,8 +295,10 @@ struct Model {
     holds: Vec<ModelHold>,
     /// A compaction of the running store was begun, and may still run.
     is_compacting: bool,
-    /// Persons whose erasure was asked for and is not known to be done: it may go on at any time.
-    erasing: BTreeSet<u64>,
+    /// By the index of the entry that asked.
+    erasing: BTreeMap<u64, Erasing>,
+    /// All that were ever asked for.
+    asked: BTreeSet<u64>,
     /// Index of each policy, and its months by class.
     policies: Vec<(u64, BTreeMap<&'static str, u32>)>,
 }
@@ -254,8 +306,9 @@ struct Model {
 const CLASSES: [&str; 3] = ["security", "processing", "long-evidence"];
 
 impl Model {
-    fn is_held(&self, index: u64) -> bool {
-        self.holds.iter().any(|hold| hold.holds(index, &self.events[&index]))
+    fn held(&self, index: u64) -> Held {
+        let known = &self.events[&index];
+        self.holds.iter().map(|hold| hold.holds(index, known)).max().unwrap_or(Held::No)
     }
 
     /// The most months of the policy in force and of all behind it; the first binds what came before.
@@ -278,9 +331,10 @@ impl Model {
             .events
             .keys()
             .copied()
-            .filter(|index| self.is_due(*index, now) && !self.is_held(*index))
+            .filter(|index| self.is_due(*index, now) && self.held(*index) != Held::Yes)
             .collect();
         for index in going {
+            let is_sure = is_sure && self.held(index) == Held::No;
             let known = self.events.get_mut(&index).unwrap();
             known.may_be_gone = true;
             known.must_be_gone |= is_sure && month(known.recorded_at) < month(now);
@@ -292,27 +346,48 @@ impl Model {
         if self.is_compacting {
             self.compacted(now, false);
         }
-        for person in self.erasing.clone() {
-            self.erased(person, false);
+        let erasing: Vec<_> = self.erasing.values().map(|one| (one.person, one.end)).collect();
+        for (person, end) in erasing {
+            self.erased(person, end.unwrap_or(u64::MAX), false);
         }
     }
 
-    fn erased(&mut self, person: u64, is_sure: bool) {
+    /// An erasure of what is below `end` ran, or may have.
+    fn erased(&mut self, person: u64, end: u64, is_sure: bool) {
         let theirs: Vec<u64> = self
             .events
-            .iter()
-            .filter(|(index, known)| known.person == person && !self.is_held(**index))
+            .range(..end)
+            .filter(|(index, known)| known.person == person && self.held(**index) != Held::Yes)
             .map(|(index, _)| *index)
             .collect();
         for index in theirs {
+            let is_sure = is_sure && self.held(index) == Held::No;
             let known = self.events.get_mut(&index).unwrap();
             known.may_be_erased = true;
             known.must_be_erased |= is_sure;
         }
     }
 
+    /// Takes in how the erasures stand. What is certified takes nothing that comes from now on, and what is done nothing more.
+    fn erasures(&mut self, listed: &Value) {
+        let end = self.events.keys().next_back().map_or(0, |last| last + 1);
+        for one in listed.as_array().unwrap() {
+            let id: u64 = one["id"].as_str().unwrap().parse().unwrap();
+            match one["state"].as_str().unwrap() {
+                "done" => drop(self.erasing.remove(&id)),
+                "rewriting" => {
+                    if let Some(erasing) = self.erasing.get_mut(&id) {
+                        erasing.end.get_or_insert(end);
+                    }
+                }
+                state => assert_eq!(state, "pending"),
+            }
+        }
+    }
+
     /// Holds the records of the store against it.
-    fn check(&self, records: &Value, context: &str) {
+    fn check(&self, records: &Value, now: DateTime<Utc>, context: &str) -> Seen {
+        let mut seen = Seen::default();
         let records: BTreeMap<u64, &Value> = records
             .as_array()
             .unwrap()
@@ -330,8 +405,8 @@ impl Model {
             };
             assert!(
                 may && must,
-                "{context}: {index} is {state}; held {} gone {}/{} erased {}/{} flagged {} class {} at {}",
-                self.is_held(*index),
+                "{context}: {index} is {state}; held {}, gone {}/{} erased {}/{} flagged {} class {} at {}",
+                self.held(*index) as u8,
                 known.may_be_gone,
                 known.must_be_gone,
                 known.may_be_erased,
@@ -340,14 +415,18 @@ impl Model {
                 known.class,
                 known.recorded_at,
             );
-            if state == "present" {
-                assert_eq!(
-                    record["event"]["actor"]["id"],
-                    json!(name_of(known.person)),
-                    "{context}: {index}"
-                );
+            match state {
+                "expired" => seen.expired += 1,
+                "erased" => seen.erased += 1,
+                _ => {
+                    let is_kept = self.held(*index) == Held::Yes && self.is_due(*index, now);
+                    seen.kept += u64::from(is_kept);
+                    let name = json!(name_of(known.person));
+                    assert_eq!(record["event"]["actor"]["id"], name, "{context}: {index}");
+                }
             }
         }
+        seen
     }
 }
 
@@ -365,6 +444,7 @@ struct Play {
     model: Model,
     next_id: u64,
     kills: u64,
+    verified_after_kills: u64,
     is_told: bool,
 }
 
@@ -433,6 +513,10 @@ impl Play {
             std::thread::sleep(Duration::from_micros(micros));
             self.kill();
             self.kills += 1;
+            if self.dice.roll(3) == 0 {
+                self.verify("after a kill");
+                self.verified_after_kills += 1;
+            }
             return None;
         }
         let answer = self.answer();
@@ -448,11 +532,30 @@ impl Play {
         self.answer().unwrap_or_else(|| panic!("the process ended at {wanted}: {}", self.stderr()))
     }
 
+    /// The store, which nobody has, is intact.
+    fn verify(&self, context: &str) {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_varve")).arg("verify").arg(&self.data).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (told, failed) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{}, {context}: {told}{failed}", self.data.display());
+    }
+
+    /// Learns how the erasures stand that are not known to be done.
+    fn erasures(&mut self) -> Value {
+        let listed = self.surely(&json!({"do": "erasures"}));
+        self.model.erasures(&listed);
+        listed
+    }
+
     fn stderr(&self) -> String {
         std::fs::read_to_string(self.data.with_extension("stderr")).unwrap_or_default()
     }
 
     fn events(&mut self) {
+        if !self.model.erasing.is_empty() {
+            self.erasures();
+        }
         let count = 1 + self.dice.roll(12);
         let mut events = Vec::new();
         let mut about = Vec::new();
@@ -510,7 +613,7 @@ impl Play {
         }
         let reason = format!("hold number {}", self.next_id);
         self.next_id += 1;
-        let mut hold = ModelHold { id: 0, person: None, indexes: None };
+        let mut hold = ModelHold { id: 0, person: None, indexes: None, uncertain: BTreeSet::new() };
         let mut wanted = json!({"reason": reason});
         match self.dice.roll(4) {
             0 => wanted["tenant"] = json!(true),
@@ -541,6 +644,11 @@ impl Play {
         };
         if let Some(placed) = placed {
             hold.id = placed["id"].as_str().unwrap().parse().unwrap();
+            let is_uncertain = |known: &Known| {
+                Some(known.person) == hold.person && known.may_be_erased && !known.must_be_erased
+            };
+            let uncertain = self.model.events.range(..hold.id).filter(|(_, known)| is_uncertain(known));
+            hold.uncertain = uncertain.map(|(index, _)| *index).collect();
             self.model.holds.push(hold);
         }
     }
@@ -565,13 +673,25 @@ impl Play {
         let person = self.dice.roll(5);
         let wait = self.dice.roll(3) > 0;
         let answer = self.try_do(json!({"do": "erase", "person": name_of(person), "wait": wait}));
-        // What was asked for before a kill goes on after it; a hold that comes first wins.
-        let is_sure = wait && answer.as_ref().is_some_and(|answer| *answer != json!("held"));
-        self.model.erased(person, is_sure);
-        if is_sure {
-            self.model.erasing.remove(&person);
-        } else if answer.is_none_or(|answer| answer != json!("held")) {
-            self.model.erasing.insert(person);
+        let id = match &answer {
+            Some(answer) if *answer == json!("held") => return,
+            Some(answer) => Some(answer.as_str().unwrap().parse().unwrap()),
+            // What was asked for before a kill goes on after it, if it was: the list says.
+            None => {
+                let listed = self.erasures();
+                let ids =
+                    listed.as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().parse().unwrap());
+                ids.into_iter().find(|id| !self.model.asked.contains(id))
+            }
+        };
+        let Some(id) = id else { return };
+        self.model.asked.insert(id);
+        // A hold that comes before it is done wins.
+        let is_sure = wait && answer.is_some();
+        self.model.erased(person, u64::MAX, is_sure);
+        if !is_sure {
+            self.model.erasing.insert(id, Erasing { person, end: None });
+            self.erasures();
         }
     }
 
@@ -583,14 +703,37 @@ impl Play {
         self.model.is_compacting = !is_whole && done.is_some();
     }
 
-    fn look(&mut self, context: &str) {
+    /// How it ends: of half of them all leaves that is over by then, of some a part of it, of the rest persons.
+    fn end(&mut self) {
+        let end = self.dice.roll(4);
+        if end == 3 {
+            return self.erase();
+        }
+        if end < 2 && self.model.policies.is_empty() {
+            self.policy();
+        }
+        while end < 2 && !self.model.holds.is_empty() {
+            self.release();
+        }
+        // Over all months that a policy may ask for.
+        self.now += Duration::from_secs(100 * 86_400);
+        self.events();
+        self.compact();
+        if end < 2 {
+            self.surely(&json!({"do": "compact"}));
+            self.model.compacted(self.now, true);
+            self.model.is_compacting = false;
+        }
+    }
+
+    fn look(&mut self, context: &str) -> Seen {
         let records = self.surely(&json!({"do": "records"}));
         self.model.pass_time(self.now);
-        self.model.check(&records, context);
+        self.model.check(&records, self.now, context)
     }
 }
 
-fn play(seed: u64, root: &Path) -> u64 {
+fn play(seed: u64, root: &Path) -> Seen {
     let mut play = Play {
         data: root.join(format!("schedule-{seed}")),
         child: None,
@@ -599,19 +742,24 @@ fn play(seed: u64, root: &Path) -> u64 {
         model: Model::default(),
         next_id: 0,
         kills: 0,
+        verified_after_kills: 0,
         is_told: std::env::var("VARVE_SCHEDULE_TOLD").is_ok(),
     };
     // A store that is cut off while it is made holds nothing, and is refused.
     play.surely(&json!({"do": "holds"}));
+    if play.dice.roll(2) == 0 {
+        play.policy();
+    }
+    let mut seen = Seen::default();
     let steps = 8 + play.dice.roll(16);
     for step in 0..steps {
-        let what = play.dice.roll(16);
+        let what = play.dice.roll(17);
         match what {
             0..=4 => play.events(),
             5 => play.policy(),
             6 | 7 => play.hold(),
             8 => play.release(),
-            9 => play.erase(),
+            9 | 16 => play.erase(),
             10 | 11 => play.compact(),
             12 => play.kill(),
             _ => {
@@ -620,22 +768,17 @@ fn play(seed: u64, root: &Path) -> u64 {
             }
         }
         if play.dice.roll(4) == 0 {
-            play.look(&format!("seed {seed}, step {step}, after {what}"));
+            seen.add(play.look(&format!("seed {seed}, step {step}, after {what}")));
         }
     }
-    play.look(&format!("seed {seed}, at the end"));
+    play.end();
+    seen.add(play.look(&format!("seed {seed}, at the end")));
     play.surely(&json!({"do": "stop"}));
     play.kill();
-    let output = Command::new(env!("CARGO_BIN_EXE_varve")).arg("verify").arg(&play.data).output().unwrap();
-    assert!(
-        output.status.success(),
-        "seed {seed}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    play.verify("at the end");
     std::fs::remove_dir_all(&play.data).unwrap();
     let _ = std::fs::remove_file(play.data.with_extension("stderr"));
-    play.kills
+    Seen { kills: play.kills, verified_after_kills: play.verified_after_kills, ..seen }
 }
 
 #[test]
@@ -644,14 +787,20 @@ fn schedules() {
         return;
     }
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let (count, first) = (number("VARVE_SCHEDULES").unwrap_or(8), number("VARVE_SCHEDULE_SEED").unwrap_or(1));
+    let (count, first) =
+        (number("VARVE_SCHEDULES").unwrap_or(SCHEDULES), number("VARVE_SCHEDULE_SEED").unwrap_or(1));
     let root = tempfile::tempdir().unwrap();
-    let mut kills = 0;
+    let mut all = Seen::default();
     for seed in first..first + count {
-        kills += play(seed, root.path());
+        all.add(play(seed, root.path()));
         if seed % 100 == 0 {
-            println!("up to seed {seed}: {kills} kills");
+            println!("up to seed {seed}: {all:?}");
         }
     }
-    println!("{count} schedules from seed {first}, {kills} kills");
+    println!("{count} schedules from seed {first}: {all:?}");
+    if (count, first) == (SCHEDULES, 1) {
+        let seen = [all.kills, all.expired, all.erased, all.kept, all.verified_after_kills];
+        let floors = [LEAST.kills, LEAST.expired, LEAST.erased, LEAST.kept, LEAST.verified_after_kills];
+        assert!(seen.iter().zip(floors).all(|(seen, least)| *seen >= least), "{all:?} of at least {LEAST:?}");
+    }
 }

@@ -55,7 +55,7 @@ fn found_alike(
 #[test]
 fn what_is_in_force_is_what_the_entries_say() {
     let edits: [(Edit, &str); 6] = [
-        (|state| drop(state.logs.get_mut(&1).unwrap().head.holds.pop()), "holds none by the head"),
+        (|state| state.logs.get_mut(&1).unwrap().head.holds.clear(), "holds none by the head"),
         (|state| state.logs.get_mut(&1).unwrap().head.holds = vec![2, 14], "holds 2 14 by the head"),
         (|state| state.logs.get_mut(&1).unwrap().head.policy = None, "policy none by the head"),
         (|state| state.logs.get_mut(&1).unwrap().head.policy = Some(1), "policy 1 by the head"),

@@ -77,6 +77,19 @@ pub struct Examined<'a> {
     pub withheld: Vec<String>,
 }
 
+/// The body that `left` is the encoding of, if that is what is left of `whole` by the rules: the same salt and event bytes,
+/// with some of the disclosures or all, in the same order. Neither has bytes behind it.
+pub fn left_of(whole: &[u8], left: &[u8]) -> Option<Body> {
+    let read = |bytes: &[u8]| {
+        Body::decode(bytes).ok().filter(|(_, used)| *used == bytes.len()).map(|(body, _)| body)
+    };
+    let (whole, left) = (read(whole)?, read(left)?);
+    let mut of_whole = whole.disclosures.iter();
+    let is_part = (&left.salt, &left.canonical) == (&whole.salt, &whole.canonical)
+        && left.disclosures.iter().all(|disclosure| of_whole.any(|other| other == disclosure));
+    is_part.then_some(left)
+}
+
 impl Body {
     /// What the entry commits to: B3("varve v1 event", salt || canonical).
     pub fn event_hash(&self) -> Hash {

@@ -28,7 +28,7 @@ pub mod time;
 mod vectors;
 mod view;
 
-pub use body::{Body, BodyFault, Examined};
+pub use body::{Body, BodyFault, Examined, left_of};
 pub use catalog::{Builder, Value};
 pub use invalid::{InvalidEvent, InvalidKind};
 pub use printable::{is_printable, printable};

@@ -380,6 +380,36 @@ fn a_body_holds_no_sealed_value_in_the_clear() {
 }
 
 #[test]
+fn what_is_left_of_a_body_is_it_or_less_in_the_same_order() {
+    let whole = sample();
+    let bytes = |body: &Body| {
+        let mut bytes = Vec::new();
+        body.encode(&mut bytes);
+        bytes
+    };
+    let of_whole = bytes(&whole);
+    let changed = |edit: &dyn Fn(&mut Body)| {
+        let mut changed = whole.clone();
+        edit(&mut changed);
+        left_of(&of_whole, &bytes(&changed)).map(|left| left == changed)
+    };
+    assert!(whole.disclosures.len() > 2);
+    assert_eq!(changed(&|_| ()), Some(true));
+    assert_eq!(changed(&|body| drop(body.disclosures.remove(1))), Some(true));
+    assert_eq!(changed(&|body| body.disclosures.clear()), Some(true));
+    assert_eq!(changed(&|body| body.salt[0] ^= 1), None);
+    assert_eq!(changed(&|body| body.canonical[10] ^= 1), None);
+    assert_eq!(changed(&|body| body.disclosures[0].value.push(b' ')), None);
+    assert_eq!(changed(&|body| body.disclosures.reverse()), None);
+    assert_eq!(changed(&|body| body.disclosures.push(body.disclosures[0].clone())), None);
+    assert_eq!(changed(&|body| body.disclosures[1] = body.disclosures[0].clone()), None);
+    let behind = [of_whole.as_slice(), &[0]].concat();
+    assert_eq!(left_of(&of_whole, &behind), None);
+    assert_eq!(left_of(&behind, &of_whole), None);
+    assert_eq!(left_of(&of_whole, &[]), None);
+}
+
+#[test]
 fn disclosures_are_matched_to_markers() {
     let body = sample();
     let change = |edit: &dyn Fn(&mut Vec<Disclosure>)| {

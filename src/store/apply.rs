@@ -16,7 +16,7 @@ use super::page::{self, MAX_PAGE_RECORDS};
 use super::read::{ReadError, Store, chain_page, damage, index_keys};
 use super::terms::{BlockHeader, LEVEL_ENTRIES, Piece, Postings};
 use super::wire::put_bytes16;
-use crate::event::Body;
+use crate::event::left_of;
 use crate::store::backend::MAX_VALUE_BYTES;
 use crate::tlog::hash::Hash;
 use crate::tlog::merkle::Frontier;
@@ -562,13 +562,7 @@ fn block_end(from: u64, level: usize) -> u64 {
 
 /// Whether a body is what is left of another: nothing, or the same with fewer disclosures.
 fn is_less(left: &[u8], whole: &[u8]) -> bool {
-    if left.is_empty() {
-        return true;
-    }
-    let (Ok((left, _)), Ok((whole, _))) = (Body::decode(left), Body::decode(whole)) else { return false };
-    left.salt == whole.salt
-        && left.canonical == whole.canonical
-        && left.disclosures.iter().all(|disclosure| whole.disclosures.contains(disclosure))
+    left.is_empty() || left_of(whole, left).is_some()
 }
 
 fn pending_of(log: &Arc<Log>, records: Vec<Arc<Sequenced>>) -> Pending {

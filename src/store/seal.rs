@@ -11,7 +11,8 @@
 //! ```
 //!
 //! `content` is BLAKE3 over the records alone, log by log in order of number and index: `log 4 | index 8 |
-//! record`, the record as the journal has it. How the records are packed into pages does not enter.
+//! record`, each as this generation of the layer has it: what left it is not in it. How the records are packed into pages
+//! does not enter.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -35,7 +36,7 @@ pub const SEAL_FILE: &str = "SEAL";
 /// What a layer holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Seal {
-    /// The month.
+    /// The month, or a part of it.
     pub layer: LayerId,
     /// Logs with a record in it.
     pub logs: u64,

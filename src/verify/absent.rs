@@ -135,12 +135,11 @@ impl Absences {
         members: &IndexSet,
         mut judge: impl FnMut(&Absent) -> State,
     ) {
-        let has = |block: &Block| members.first_from(block.first).is_some_and(|member| member <= block.last);
         self.change(
             pool,
             kind,
             (members.first(), members.last()),
-            |block| block.owed > 0 && has(block),
+            |block| block.owed > 0 && block.may_hold(members),
             |absent| match absent.state {
                 before if before == State::Covered || !members.contains(absent.index) => before,
                 before => judge(absent).max(before),
@@ -148,17 +147,18 @@ impl Absences {
         );
     }
 
-    /// A list comes by: each from `first` to `last` that it has was there, whatever a certificate below it says.
-    pub(super) fn owe_again(&mut self, pool: &mut Pool, range: (u64, u64), is_listed: impl Fn(u64) -> bool) {
+    /// A list comes by: each of its members was there, whatever a certificate below it says. Blocks that hold no member
+    /// are not read.
+    pub(super) fn owe_again(&mut self, pool: &mut Pool, members: &IndexSet) {
         let kinds: Vec<u16> = self.kinds.keys().copied().collect();
         for kind in kinds {
             self.change(
                 pool,
                 kind,
-                range,
-                |block| block.owed < block.count,
+                (members.first(), members.last()),
+                |block| block.owed < block.count && block.may_hold(members),
                 |absent| match absent.state {
-                    State::Covered if is_listed(absent.index) => State::Held,
+                    State::Covered if members.contains(absent.index) => State::Held,
                     state => state,
                 },
             );
@@ -239,6 +239,11 @@ impl Absences {
 }
 
 impl Block {
+    /// Whether a member lies where the block does.
+    fn may_hold(&self, members: &IndexSet) -> bool {
+        members.first_from(self.first).is_some_and(|member| member <= self.last)
+    }
+
     fn read(&self, pool: &mut Pool, bytes: &mut Vec<u8>, bodies: &mut Vec<Absent>) {
         bytes.clear();
         match &self.bytes {
@@ -403,6 +408,29 @@ mod tests {
         Absent { index, recorded_at, state: State::Owed, in_journal, is_flagged: index.is_multiple_of(3) }
     }
 
+    fn set(indexes: impl IntoIterator<Item = u64>) -> Option<IndexSet> {
+        let mut set = SetBuilder::new();
+        indexes.into_iter().for_each(|index| assert_eq!(set.push(index), Pushed::Taken));
+        set.finish()
+    }
+
+    /// Neither for a certificate nor for a list: what lies in the file is taken away, so that each look is an error.
+    #[test]
+    fn blocks_without_a_member_are_not_read() {
+        let (mut pool, mut absences) = (Pool::with_memory(0), Absences::default());
+        for index in (0..4).flat_map(|block| block * 1_000..block * 1_000 + u64::from(BLOCK_BODIES)) {
+            absences.push(&mut pool, 1, absent(index, index));
+        }
+        absences.judge(&mut pool, 1, &set([5, 1_005, 2_005, 3_005]).unwrap(), |_| State::Covered);
+        assert!(pool.take_error().is_none());
+        pool.file = Some(tempfile::tempfile().unwrap());
+        absences.judge(&mut pool, 1, &set([300, 1_500, 2_500]).unwrap(), |_| State::Covered);
+        absences.owe_again(&mut pool, &set([300, 1_500, 2_500]).unwrap());
+        assert!(pool.take_error().is_none());
+        absences.owe_again(&mut pool, &set([300, 1_005, 2_500]).unwrap());
+        assert!(pool.take_error().is_some(), "the one that has a member");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
         /// Against a plain list, in memory and in a file.
@@ -426,7 +454,9 @@ mod tests {
                 let range = from..=upto;
                 if class == 3 {
                     let is_listed = |index: u64| range.contains(&index) && index.is_multiple_of(step);
-                    absences.owe_again(&mut pool, (from, upto), is_listed);
+                    let indexes = plain.iter().map(|(_, absent)| absent.index).filter(|index| is_listed(*index));
+                    let Some(members) = set(indexes) else { continue };
+                    absences.owe_again(&mut pool, &members);
                     let listed = plain.iter_mut().filter(|(_, absent)| is_listed(absent.index));
                     let covered = listed.filter(|(_, absent)| absent.state == State::Covered);
                     covered.for_each(|(_, absent)| absent.state = State::Held);
@@ -442,10 +472,8 @@ mod tests {
                 for (_, absent) in plain.iter_mut().filter(|(of, _)| *of == class) {
                     absent.state = absent.state.max(judged(absent).unwrap_or(State::Owed));
                 }
-                let mut members = SetBuilder::new();
                 let named = plain.iter().filter(|(of, absent)| *of == class && judged(absent).is_some());
-                named.for_each(|(_, absent)| assert_eq!(members.push(absent.index), Pushed::Taken));
-                let Some(members) = members.finish() else { continue };
+                let Some(members) = set(named.map(|(_, absent)| absent.index)) else { continue };
                 absences.judge(&mut pool, class, &members, |absent| judged(absent).unwrap_or(State::Owed));
             }
             let (covered, mut owed): (Vec<_>, Vec<_>) =
@@ -471,11 +499,7 @@ mod tests {
                 absences.push(&mut pool, 2, absent(n * 2, n * recorded_at));
             }
             assert!(pool.memory.len() <= 200_000 * most, "{}", pool.memory.len());
-            let below = |end: u64| {
-                let mut all = SetBuilder::new();
-                (0..end).for_each(|index| assert_eq!(all.push(index), Pushed::Taken));
-                all.finish().unwrap()
-            };
+            let below = |end: u64| set(0..end).unwrap();
             absences.judge(&mut pool, 1, &below(200_000), |_| State::Covered);
             absences.judge(&mut pool, 2, &below(50_000), |_| State::Covered);
             assert_eq!((absences.covered(), absences.owed()), (125_000, 75_000));

@@ -3,13 +3,14 @@
 //!
 //! Memory a log: the frontier, its keys, 32 bytes for 256 entries (tile roots of the layer at hand), 64 bytes
 //! for 512 (sums of its terms), 48 bytes for 256 (sums of its ids; 32 more where a body of them is absent), its policies
-//! (`retention`), its holds in force (`holds`) and what `absent` says.
+//! (`retention`), its holds in force (`holds`), 16 bytes for an erasure that was asked for (`erasure`) and what `absent` says.
 
 mod erasure;
 mod holds;
 mod keys;
 mod layer;
 mod retention;
+mod standing;
 
 use std::collections::HashSet;
 
@@ -17,6 +18,8 @@ use self::erasure::Erased;
 use self::holds::Holds;
 use self::keys::CurrentKey;
 use self::retention::Retained;
+use self::standing::Noted;
+pub(super) use self::standing::Standing;
 use super::absent::Pool;
 use super::check::{BodyState, Checked, CheckedRecord, LogInfo};
 use super::finding::{Finding, FindingKind, Findings};
@@ -37,7 +40,7 @@ pub(super) struct Mark {
 /// Who says where a log must stand.
 pub(super) enum Says {
     /// The snapshot of heads.
-    Snapshot { link: Hash, recorded_at: u64, key: [u8; 32], root: Hash },
+    Snapshot(Standing),
     /// The file of the last signed checkpoints.
     Slot { root: Hash },
     /// A checkpoint from outside, by its position.
@@ -82,6 +85,9 @@ pub(super) struct Walk {
     retained: Retained,
     holds: Holds,
     erased: Erased,
+    noted: Noted,
+    /// What is absent from here on is not judged.
+    absences_below: u64,
     pub(super) bodies_present: u64,
     pub(super) signatures_checked: u64,
 }
@@ -134,6 +140,8 @@ impl Walk {
             retained: Retained::default(),
             holds: Holds::default(),
             erased: Erased::default(),
+            noted: Noted::default(),
+            absences_below: u64::MAX,
             bodies_present: 0,
             signatures_checked: 0,
         }
@@ -235,6 +243,7 @@ impl Walk {
         self.receipts_at(context, index, &record);
         self.class_name(context, index, &record);
         self.flags(context, index, &record);
+        self.note(context, index, &record);
         self.fact(context, index, &record);
         self.body(context, index, &record);
         self.asking(index, &record);
@@ -305,28 +314,7 @@ impl Walk {
                     );
                 }
                 Says::Slot { .. } => {}
-                Says::Snapshot { link, recorded_at, key, root: said } => {
-                    let pairs = [
-                        ("link", link.to_string(), self.link.to_string()),
-                        ("recorded_at", recorded_at.to_string(), self.recorded_at.to_string()),
-                        ("root", said.to_string(), root.to_string()),
-                        (
-                            "key",
-                            Hash(*key).to_string(),
-                            self.key.map_or_else(String::new, |key| Hash(key.bytes).to_string()),
-                        ),
-                    ];
-                    for (what, said, found) in pairs {
-                        if said != found {
-                            context.add(
-                                FindingKind::HeadMismatch,
-                                at,
-                                format!("{what} {said} by the head"),
-                                found,
-                            );
-                        }
-                    }
-                }
+                Says::Snapshot(standing) => self.compare_standing(context, at, standing, root),
                 Says::Checkpoint(position) => {
                     let given = &context.checkpoints[*position];
                     let said = given.checkpoint.root;
@@ -386,7 +374,7 @@ impl Walk {
         }
         for mark in &self.marks[self.marks_passed..] {
             let by = match &mark.says {
-                Says::Snapshot { .. } => continue,
+                Says::Snapshot(_) => continue,
                 Says::Slot { .. } => "the last signed checkpoint",
                 Says::Checkpoint(position) => &context.checkpoints[*position].file,
             };

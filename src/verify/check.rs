@@ -11,7 +11,7 @@ use super::finding::FindingKind;
 use super::index::{Contribution, Secret, TokenCache};
 use super::journal_tail::Tail;
 use crate::event::catalog::{Class, FIRST_OWN_CLASS_CODE, class_of};
-use crate::event::{Body, BodyView, Commitment};
+use crate::event::{BodyView, Commitment, left_of};
 use crate::store::page::{self, Commitments};
 use crate::store::record::Record;
 use crate::store::state::LogIdentity;
@@ -239,7 +239,7 @@ impl<'a> Worker<'a> {
             }
             // So do disclosures that are erased.
             if is_same_entry(record, journal)
-                && let Some(withheld) = erased_of(record, journal)
+                && let Some(Ok(withheld)) = left_of(&journal.body, &record.body).map(|body| body.withheld())
             {
                 let checked = &mut checked.records[place];
                 (checked.withheld, checked.in_journal) = (withheld, true);
@@ -276,18 +276,6 @@ fn is_same_entry(one: &Record, other: &Record) -> bool {
     let entry =
         |record: &Record| (record.recorded_at, record.key_id, record.class, record.flags, record.event);
     entry(one) == entry(other) && one.signature == other.signature
-}
-
-/// Places of disclosures that `record` lacks, if that is all in which its body differs from the journal's.
-fn erased_of(record: &Record, journal: &Record) -> Option<Vec<String>> {
-    let read = |record: &Record| {
-        Body::decode(&record.body).ok().filter(|(_, used)| *used == record.body.len()).map(|(body, _)| body)
-    };
-    let (body, whole) = (read(record)?, read(journal)?);
-    let mut of_whole = whole.disclosures.iter();
-    let is_part = (&body.salt, &body.canonical) == (&whole.salt, &whole.canonical)
-        && body.disclosures.iter().all(|disclosure| of_whole.any(|other| other == disclosure));
-    body.withheld().ok().filter(|_| is_part)
 }
 
 /// What a seal is over: `log 4 | index 8 | record` for each record (FORMAT, "SEAL").
@@ -362,7 +350,7 @@ impl Checked {
             || !info.receipts_at(index).is_empty();
         if is_read {
             self.body(worker, one, &mut checked);
-            if chained_only && checked.body != BodyState::Absent {
+            if chained_only && !matches!(checked.body, BodyState::Absent | BodyState::Faulty) {
                 (checked.body, checked.sums) = (BodyState::Unchecked, Contribution::default());
             }
         }

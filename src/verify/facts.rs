@@ -32,8 +32,14 @@ pub(super) enum Fact {
     ClockAnomaly,
     /// What is kept how long from here on.
     Policy(Result<RecordedPolicy, Refusal>),
+    /// The log takes no events of services any more.
+    Closed,
     /// A person is to be erased.
     ErasureRequested,
+    /// A second key agreed to an erasure: the entry that asked.
+    ErasureApproved(Option<u64>),
+    /// What was erased is in no file any more: the entry that asked.
+    ErasureDone(Option<u64>),
     /// Bodies that may go.
     Certificate(Result<Certificate, Refusal>),
     /// A legal hold begins.
@@ -104,7 +110,10 @@ pub(super) fn read(body: &Body, name: &str) -> Option<Fact> {
         action::SERVICE_STOPPED => Fact::Stopped,
         action::CLOCK_ANOMALY => Fact::ClockAnomaly,
         action::RETENTION_POLICY_CHANGED => Fact::Policy(Policy::from_facts(&facts())),
+        action::LOG_CLOSED => Fact::Closed,
         action::ERASURE_REQUESTED => Fact::ErasureRequested,
+        action::ERASURE_APPROVED => Fact::ErasureApproved(number(&facts(), "request")),
+        action::ERASURE_DONE => Fact::ErasureDone(number(&facts(), "request")),
         action::RETENTION_EXPIRED => Fact::Certificate(Certificate::from_facts(&facts())),
         action::HOLD_PLACED => Fact::HoldPlaced(PlacedHold::from_facts(&facts())),
         action::HOLD_RESOLVED => Fact::HoldResolved(ResolvedHold::from_facts(&facts())),

@@ -14,7 +14,7 @@ use crate::journal::{self, JournalError, Scan};
 use crate::store::frame_op::{self, Appended, Op};
 use crate::store::layer_id::LayerId;
 use crate::store::record::Record;
-use crate::store::state::{ApiKey, LogIdentity};
+use crate::store::state::{ApiKey, ErasurePhase, LogIdentity};
 use crate::tlog::chain;
 use crate::tlog::hash::Hash;
 
@@ -47,6 +47,8 @@ pub(super) struct Journal {
     pub(super) api_keys: Vec<ApiKey>,
     /// Key current at the end, where frames changed it.
     pub(super) rotations: HashMap<u32, (u64, [u8; 32])>,
+    /// What the frames kept say last of each erasure, by log and index of the entry that asked.
+    pub(super) erasures: BTreeMap<(u32, u64), ErasurePhase>,
     pub(super) newest_frame: u64,
     pub(super) notes: Vec<String>,
 }
@@ -143,6 +145,7 @@ impl Journal {
             new_logs: Vec::new(),
             api_keys: Vec::new(),
             rotations: HashMap::new(),
+            erasures: BTreeMap::new(),
             newest_frame: 0,
             notes: Vec::new(),
         }
@@ -165,6 +168,7 @@ impl Journal {
             new_logs: Vec::new(),
             api_keys: Vec::new(),
             rotations: HashMap::new(),
+            erasures: BTreeMap::new(),
             newest_frame: scan.newest().map_or(0, |(frame, _)| frame),
             notes: scan.warnings().iter().map(ToString::to_string).collect(),
         };
@@ -214,7 +218,9 @@ impl Journal {
             }
             Op::Log(identity) => self.new_logs.push(identity),
             Op::ApiKey(key) => self.api_keys.push(key),
-            Op::Erasure { .. } => {}
+            Op::Erasure { log, index, phase } => {
+                self.erasures.insert((log, index), phase);
+            }
             Op::Rotation { log, index, key } => {
                 self.rotations.insert(log, (index, key));
             }

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use parking_lot::RwLock;
 
 use super::absent::Pool;
-use super::chain::{Context, Mark, Says, Walk};
+use super::chain::{Context, Mark, Says, Standing, Walk};
 use super::check::{Checker, LogInfo, Worker};
 use super::claim::Claim;
 use super::finding::{Finding, Findings};
@@ -31,7 +31,7 @@ pub struct LiveReport {
     pub valid: bool,
     /// What may be claimed: no more than `self-signed`, for nothing came from outside.
     pub claim: Claim,
-    /// Entries checked: those published when it began.
+    /// Entries checked: those published when it began, and where anything was absent those that came while they were read.
     pub entries: u64,
     /// Bodies that a certificate of expiry covers.
     pub bodies_expired: u64,
@@ -54,7 +54,7 @@ pub enum LiveError {
     Scratch(std::io::Error),
 }
 
-/// Verifies `log` up to the size published now. `signed` is size and root of its last signed checkpoint.
+/// Verifies `log` up to the size published now, and looks behind it for certificates once. `signed` is size and root of its last signed checkpoint.
 /// `progress` hears of each batch and may break off, which answers `None`.
 ///
 /// # Errors
@@ -75,13 +75,7 @@ pub fn verify_live(
         keys: RwLock::new(genesis.into_iter().collect()),
         receipts: Vec::new(),
     };
-    let stands = Says::Snapshot {
-        link: head.link,
-        recorded_at: head.recorded_at,
-        key: head.key,
-        root: head.frontier.root(),
-    };
-    let mut marks = vec![Mark { size: head.size, says: stands }];
+    let mut marks = vec![Mark { size: head.size, says: Says::Snapshot(Standing::of(&head)) }];
     // A checkpoint that was signed since lies beyond what is read.
     marks.extend(
         signed
@@ -98,21 +92,22 @@ pub fn verify_live(
         pool: Pool::default(),
         batch: Batch::default(),
     };
+    if live.read(store, log, 0, &head, progress)?.is_break() {
+        return Ok(None);
+    }
     let mut upto = head;
-    let mut from = 0;
-    loop {
-        if live.read(store, log, from, &upto, progress)?.is_break() {
+    // A body or a disclosure can leave while this reads, and its certificate then stands behind what was to be read. It was
+    // durable before anything left, so it is below the size of now: one look behind is enough, however fast the log grows.
+    // What is absent behind is for the next verification, for its certificate may be behind that size.
+    if live.walk.has_uncovered() {
+        live.walk.keeps_absences_below(upto.size);
+        let now = log.head();
+        if live.read(store, log, upto.size, &now, progress)?.is_break() {
             return Ok(None);
         }
-        // A body or a disclosure can leave while this reads, and its certificate then stands behind what was to be read:
-        // it is read too.
-        let now = log.head();
-        if !live.walk.has_uncovered() || now.size == upto.size {
-            return live.finish(upto.size, upto.key).map(Some);
-        }
-        from = upto.size;
         upto = now;
     }
+    live.finish(upto.size, upto.key).map(Some)
 }
 
 /// The state of one run.

@@ -377,9 +377,10 @@ impl<'a> Verification<'a> {
         self.compare_seal();
         for log in 0..self.walks.len() {
             let (size, key) = (self.source.known_sizes[log], self.source.journal_key(log));
-            let snapshot = self.source.snapshot_layers(log);
+            let (snapshot, open) = (self.source.snapshot_layers(log), self.source.open_erasures(log));
             self.with(log, |walk, context| {
                 walk.finish(context, size, key);
+                walk.compare_erasures(context, open, size);
                 if let Some((layers, size)) = snapshot {
                     walk.compare_layers(context, layers, size);
                 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use parking_lot::RwLock;
 use rustix::fs::{FlockOperation, flock};
 
-use super::chain::{Mark, Says};
+use super::chain::{Mark, Says, Standing};
 use super::check::{Checker, LogInfo};
 use super::finding::{Finding, FindingKind, Findings};
 use super::given::Given;
@@ -25,7 +25,7 @@ use crate::store::keyfile::{KeyFile, KeyFileError, LogSigner};
 use crate::store::layer_id::LayerId;
 use crate::store::manifest::{Manifest, ManifestError};
 use crate::store::read::origin_of;
-use crate::store::state::{ApiKey, Head, LogIdentity, State, StateError};
+use crate::store::state::{ApiKey, ErasurePhase, Head, LogIdentity, State, StateError};
 use crate::tlog::hash::Hash;
 use crate::tlog::key::VerifyingKey;
 
@@ -50,6 +50,8 @@ pub(super) struct Source {
     pub(super) findings: Vec<Finding>,
     pub(super) notes: Vec<String>,
     heads: Vec<Option<Head>>,
+    /// Open erasures of each verified log, by snapshot and journal.
+    erasures: Vec<BTreeMap<u64, ErasurePhase>>,
     journal_keys: Vec<Option<[u8; 32]>>,
     slots: BTreeMap<u32, (u64, Hash)>,
     ids: Option<Ids>,
@@ -143,6 +145,7 @@ impl Source {
             findings,
             notes: journal.notes.clone(),
             heads: Vec::new(),
+            erasures: Vec::new(),
             journal_keys: Vec::new(),
             slots,
             ids,
@@ -161,7 +164,14 @@ impl Source {
     }
 
     /// Puts snapshot and journal together.
-    fn take(&mut self, state: State, journal: Journal, options: &Options, given: &Given) {
+    fn take(&mut self, mut state: State, journal: Journal, options: &Options, given: &Given) {
+        // What the frames say last of an erasure holds; a done one is forgotten.
+        state.erasures.extend(journal.erasures);
+        state.erasures.retain(|_, phase| *phase != ErasurePhase::Done);
+        let mut erasures: BTreeMap<u32, BTreeMap<u64, ErasurePhase>> = BTreeMap::new();
+        for ((log, index), phase) in std::mem::take(&mut state.erasures) {
+            erasures.entry(log).or_default().insert(index, phase);
+        }
         let mut all: Vec<(LogIdentity, Option<Head>)> =
             state.logs.into_values().map(|log| (log.identity, Some(log.head))).collect();
         let mut places: HashMap<u32, usize> =
@@ -195,6 +205,14 @@ impl Source {
                 "no such log",
             ));
         }
+        for number in erasures.keys().filter(|number| !places.contains_key(number)) {
+            self.findings.push(Finding::store(
+                FindingKind::HeadMismatch,
+                "state",
+                "open erasures of logs that were made",
+                format!("one of log number {number}"),
+            ));
+        }
         for (identity, head) in all {
             if options.tenant.as_ref().is_some_and(|tenant| *tenant != identity.tenant) {
                 self.logs.positions.insert(identity.number, None);
@@ -204,6 +222,7 @@ impl Source {
             let tail_end = self.checker.tail.of(identity.number).map_or(0, super::journal_tail::LogTail::end);
             self.known_sizes.push(tail_end.max(head.as_ref().map_or(0, |head| head.size)));
             self.journal_keys.push(journal.rotations.get(&identity.number).map(|(_, key)| *key));
+            self.erasures.push(erasures.remove(&identity.number).unwrap_or_default());
             self.logs.infos.push(log_info(&state.instance, identity, given));
             self.heads.push(head);
         }
@@ -216,13 +235,7 @@ impl Source {
         let info = &self.logs.infos[log];
         let mut marks: Vec<Mark> = Vec::new();
         if let Some(head) = &self.heads[log] {
-            let says = Says::Snapshot {
-                link: head.link,
-                recorded_at: head.recorded_at,
-                key: head.key,
-                root: head.frontier.root(),
-            };
-            marks.push(Mark { size: head.size, says });
+            marks.push(Mark { size: head.size, says: Says::Snapshot(Standing::of(head)) });
         }
         if let Some((size, root)) = self.slots.get(&info.identity.number) {
             marks.push(Mark { size: *size, says: Says::Slot { root: *root } });
@@ -250,6 +263,11 @@ impl Source {
     /// Key current at the end, where the journal changed it.
     pub(super) fn journal_key(&self, log: usize) -> Option<[u8; 32]> {
         self.journal_keys[log]
+    }
+
+    /// Open erasures of a log, by snapshot and journal.
+    pub(super) fn open_erasures(&self, log: usize) -> &BTreeMap<u64, ErasurePhase> {
+        &self.erasures[log]
     }
 
     /// Layers that the snapshot names for a log, and the size it has it at.

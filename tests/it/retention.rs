@@ -164,6 +164,11 @@ fn a_compaction_to_be_killed() {
     service.stop().unwrap();
 }
 
+/// Directories of layers.
+fn generations(store: &Path) -> BTreeSet<std::ffi::OsString> {
+    std::fs::read_dir(store.join("layers")).unwrap().map(|dir| dir.unwrap().file_name()).collect()
+}
+
 #[test]
 fn a_kill_at_any_moment_of_a_compaction_loses_nothing_that_is_not_certified() {
     let mut world = World::new(&["acme", "globex"]);
@@ -185,6 +190,7 @@ fn a_kill_at_any_moment_of_a_compaction_loses_nothing_that_is_not_certified() {
     let newest: DateTime<Utc> = world.now().format("%Y-%m-01T00:00:00Z").to_string().parse().unwrap();
     let (mut interrupted, mut kills) = (0, 0);
     for round in 0..12u64 {
+        let before = generations(&store);
         let mut child = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "retention::a_compaction_to_be_killed"])
             .env("VARVE_TEST_COMPACTS", &store)
@@ -193,7 +199,16 @@ fn a_kill_at_any_moment_of_a_compaction_loses_nothing_that_is_not_certified() {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(100 + round * 25));
+        if round % 3 == 0 {
+            // Once the second layer is begun the first is done: bodies have left, and others are to go.
+            let mut begun = BTreeSet::new();
+            while begun.len() < 2 && child.try_wait().unwrap().is_none() {
+                begun.extend(generations(&store).difference(&before).cloned());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        } else {
+            std::thread::sleep(Duration::from_millis(100 + round * 25));
+        }
         let ended = child.try_wait().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -218,6 +233,7 @@ fn a_kill_at_any_moment_of_a_compaction_loses_nothing_that_is_not_certified() {
     }
     println!("{kills} kills, {interrupted} found a part of it done");
     assert!(kills > 2, "the compaction was over before each kill");
+    assert!(interrupted > 0, "no kill fell between the first body that left and the last");
     world.service = Some(Service::open(&store, &World::options(&world.hands)).unwrap());
     world.compact();
     let months = |_: &str, class: &str, _| if class == "processing" { 2 } else { 12 };
@@ -367,25 +383,41 @@ fn a_layer_that_is_not_what_its_seal_says_is_left_alone() {
     assert_eq!(world.verify(), 60);
 }
 
+/// Events that are never due: a verification reads them, for about a second, before it comes to what leaves.
+const READ_FIRST: usize = 15_000;
+
+/// How often a compaction may be slower than that.
+const TRIES: u32 = 8;
+
 #[test]
 fn a_verification_that_runs_meanwhile_finds_the_certificates() {
     let mut world = World::new(&["acme"]);
-    world.set("acme", json!({"classes": {"processing": {"months": 1}}}));
-    let start = world.now();
-    for month in 0..6 {
-        world.go_to(start + Months::new(month));
-        world.append("acme", 700, Some("processing"), "data.read");
+    world.set("acme", json!({"classes": {"processing": {"months": 1}, "security": {"months": 1000}}}));
+    world.append("acme", READ_FIRST, None, "authn.login");
+    let (start, by) = (world.now(), of("acme"));
+    // It read behind the size that the log had when it began: the bodies left under it, and their certificates came behind.
+    let mut has_met = false;
+    for round in 1..=TRIES {
+        world.go_to(start + Months::new(3 * round));
+        world.append("acme", 300, Some("processing"), "data.read");
+        world.go_to(start + Months::new(3 * round + 2));
+        world.append("acme", 1, None, "authn.login");
+        world.settle(2 * round as usize);
+        let size = world.service().tenant(&by, "acme").unwrap().size;
+        let mut shown = world.service().start_verification(&by, "acme").unwrap();
+        assert_eq!(world.compact().bodies_left, 300);
+        while shown.state == "running" {
+            std::thread::sleep(Duration::from_millis(5));
+            shown = world.service().verification(&by, "acme", &shown.id).unwrap();
+        }
+        assert_eq!((shown.state.as_str(), shown.valid), ("done", Some(true)), "{shown:?}");
+        has_met = shown.entries > size;
+        if has_met {
+            println!("met in round {round}");
+            break;
+        }
     }
-    world.go_to(world.now() + Duration::from_secs(1));
-    world.settle(5);
-    let by = of("acme");
-    let mut shown = world.service().start_verification(&by, "acme").unwrap();
-    assert!(world.compact().bodies_left > 0);
-    while shown.state == "running" {
-        std::thread::sleep(Duration::from_millis(5));
-        shown = world.service().verification(&by, "acme", &shown.id).unwrap();
-    }
-    assert_eq!((shown.state.as_str(), shown.valid), ("done", Some(true)), "{shown:?}");
+    assert!(has_met, "each verification was over before the bodies left");
     world.service().stop().unwrap();
 }
 
@@ -413,6 +445,9 @@ fn a_policy_that_shortens_binds_later_entries_alone() {
 
 /// Bytes of records between two checkpoints of the journal, as a busy server makes them.
 const CHECKPOINT_BYTES: usize = 32 << 20;
+
+/// Events of a tenant in a month, unless told otherwise: a layer takes 2 MB then.
+const DEFAULT_EVENTS: usize = 1_500;
 
 /// Records of a log in one frame.
 const FRAME_RECORDS: u64 = 250;
@@ -491,8 +526,10 @@ fn written_afresh(old: &Store, data: &Path) -> Store {
 
 #[test]
 fn a_compacted_layer_takes_what_a_fresh_one_with_the_same_records_takes() {
-    let events: usize =
-        std::env::var("VARVE_RETENTION_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(1500);
+    let events: usize = std::env::var("VARVE_RETENTION_EVENTS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(DEFAULT_EVENTS);
     let tenants = ["acme", "globex", "hooli"];
     let mut world = World::new(&tenants);
     // Of one all leaves, of one a part of each page, of one nothing.
@@ -531,7 +568,9 @@ fn a_compacted_layer_takes_what_a_fresh_one_with_the_same_records_takes() {
             "{id}: {compacted} bytes compacted, {made} made afresh, {:.2}",
             compacted as f64 / made as f64
         );
-        assert!(compacted * 10 <= made * 13 + (40 << 20), "{id}: {compacted} bytes, afresh {made}");
+        // Two segments of the store below, where a layer has three or four; eight where it has hundreds.
+        let slack = if events <= DEFAULT_EVENTS { 1 << 20 } else { 4 << 20 };
+        assert!(compacted <= made * 13 / 10 + slack, "{id}: {compacted} bytes, afresh {made}");
         (compared, after, anew) = (compared + 1, after + compacted, anew + made);
     }
     println!("{} events: {after} bytes compacted, {anew} made afresh", world.stored.len());

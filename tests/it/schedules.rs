@@ -1,7 +1,7 @@
 //! Random schedules of what a log lives through: events, policies, holds and their release, erasures, compactions, kills
 //! at any moment. A model in plain words says what must be there and what must not.
 //!
-//! The store runs in a process of its own, which is killed; the model lives here. `VARVE_SCHEDULES` says how many (8),
+//! The store runs in a process of its own, which is killed; the model (`model`) lives here. `VARVE_SCHEDULES` says how many (8),
 //! `VARVE_SCHEDULE_SEED` where they begin; with
 //! `VARVE_SCHEDULE_TOLD` each step is told.
 
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use chrono::{DateTime, Datelike, Months, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use varve::query::QueryText;
 use varve::service::{Asked, BatchMode, ConfirmClock, ErrorCode, OpenOptions, Service, Submitted};
@@ -22,7 +22,18 @@ use crate::crash::small_journal;
 use crate::holds::another_of;
 use crate::world::{Hands, of, operator, wait_for};
 
+mod model;
+
+use model::{CLASSES, Erasing, Known, Model, ModelHold, Seen, name_of};
+
 const TENANT: &str = "acme";
+
+/// How often an erasure is looked at until it is done, 3 ms apart: two minutes, where it takes a second.
+const MAX_LOOKS: u32 = 40_000;
+
+/// How many schedules there are unless told otherwise, and what they see at least: half of what they saw in three runs.
+const SCHEDULES: u64 = 8;
+const LEAST: Seen = Seen { kills: 8, expired: 40, erased: 5, kept: 50, verified_after_kills: 4 };
 
 /// Names the directory to the process that has the store.
 const CHILD: &str = "VARVE_SCHEDULE_CHILD";
@@ -127,15 +138,18 @@ impl Keeper {
                     }
                     Ok(Asked::Approval(_)) => panic!("one key is enough"),
                     Ok(Asked::Erasure(view)) => {
-                        if wanted["wait"] == true {
-                            while service.erasure(&key, TENANT, &view.id).unwrap().state != "done" {
-                                std::thread::sleep(Duration::from_millis(3));
-                            }
+                        let mut looks = 0;
+                        let is_done = || service.erasure(&key, TENANT, &view.id).unwrap().state == "done";
+                        while wanted["wait"] == true && !is_done() {
+                            looks += 1;
+                            assert!(looks < MAX_LOOKS, "an erasure is not done: {:?}", view.id);
+                            std::thread::sleep(Duration::from_millis(3));
                         }
-                        json!(view.state)
+                        json!(view.id)
                     }
                 }
             }
+            "erasures" => json!(self.service().erasures(&key, TENANT).unwrap()),
             "compact" => {
                 // Of a store that nobody serves: it seals what is over first.
                 self.service();
@@ -195,166 +209,6 @@ fn keeper_of_a_schedule() {
     }
 }
 
-// The model.
-
-/// An event that was acknowledged.
-struct Known {
-    person: u64,
-    class: &'static str,
-    recorded_at: DateTime<Utc>,
-    /// Whether a hold that extends matched when it was appended.
-    is_flagged: bool,
-    /// The person was erased, or may have been.
-    may_be_erased: bool,
-    must_be_erased: bool,
-    may_be_gone: bool,
-    must_be_gone: bool,
-}
-
-#[derive(Clone)]
-struct ModelHold {
-    id: u64,
-    /// Whose events, where it is a filter.
-    person: Option<u64>,
-    /// Which entries, where it is that.
-    indexes: Option<BTreeSet<u64>>,
-}
-
-impl ModelHold {
-    fn extends(&self) -> bool {
-        self.indexes.is_none()
-    }
-
-    /// By the words of the format: listed, or in front of a hold of all, or flagged behind one that extends.
-    fn holds(&self, index: u64, known: &Known) -> bool {
-        if index > self.id {
-            return self.extends() && known.is_flagged;
-        }
-        match (&self.indexes, self.person) {
-            (Some(indexes), _) => indexes.contains(&index),
-            // What is erased, or gone, has no actor to be found by.
-            (None, Some(person)) => person == known.person && !known.must_be_erased,
-            (None, None) => true,
-        }
-    }
-}
-
-#[derive(Default)]
-struct Model {
-    events: BTreeMap<u64, Known>,
-    holds: Vec<ModelHold>,
-    /// A compaction of the running store was begun, and may still run.
-    is_compacting: bool,
-    /// Persons whose erasure was asked for and is not known to be done: it may go on at any time.
-    erasing: BTreeSet<u64>,
-    /// Index of each policy, and its months by class.
-    policies: Vec<(u64, BTreeMap<&'static str, u32>)>,
-}
-
-const CLASSES: [&str; 3] = ["security", "processing", "long-evidence"];
-
-impl Model {
-    fn is_held(&self, index: u64) -> bool {
-        self.holds.iter().any(|hold| hold.holds(index, &self.events[&index]))
-    }
-
-    /// The most months of the policy in force and of all behind it; the first binds what came before.
-    fn months(&self, index: u64) -> Option<u32> {
-        let in_force = self.policies.iter().rposition(|(at, _)| *at < index).unwrap_or(0);
-        let class = self.events[&index].class;
-        self.policies.get(in_force..)?.iter().map(|(_, months)| months[class]).max()
-    }
-
-    fn is_due(&self, index: u64, now: DateTime<Utc>) -> bool {
-        let at = self.events[&index].recorded_at;
-        self.months(index).is_some_and(|months| at.checked_add_months(Months::new(months)).unwrap() <= now)
-    }
-
-    /// A compaction ran, or may have: what is due and not held may be gone; where it ran to its end, must be, if its
-    /// layer was closed.
-    fn compacted(&mut self, now: DateTime<Utc>, is_sure: bool) {
-        let month = |at: DateTime<Utc>| (at.year(), at.month());
-        let going: Vec<u64> = self
-            .events
-            .keys()
-            .copied()
-            .filter(|index| self.is_due(*index, now) && !self.is_held(*index))
-            .collect();
-        for index in going {
-            let known = self.events.get_mut(&index).unwrap();
-            known.may_be_gone = true;
-            known.must_be_gone |= is_sure && month(known.recorded_at) < month(now);
-        }
-    }
-
-    /// What is under way may take what is due, or a person's, and not held at the time.
-    fn pass_time(&mut self, now: DateTime<Utc>) {
-        if self.is_compacting {
-            self.compacted(now, false);
-        }
-        for person in self.erasing.clone() {
-            self.erased(person, false);
-        }
-    }
-
-    fn erased(&mut self, person: u64, is_sure: bool) {
-        let theirs: Vec<u64> = self
-            .events
-            .iter()
-            .filter(|(index, known)| known.person == person && !self.is_held(**index))
-            .map(|(index, _)| *index)
-            .collect();
-        for index in theirs {
-            let known = self.events.get_mut(&index).unwrap();
-            known.may_be_erased = true;
-            known.must_be_erased |= is_sure;
-        }
-    }
-
-    /// Holds the records of the store against it.
-    fn check(&self, records: &Value, context: &str) {
-        let records: BTreeMap<u64, &Value> = records
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|record| (record["index"].as_u64().unwrap(), record))
-            .collect();
-        for (index, known) in &self.events {
-            let record = records.get(index).unwrap_or_else(|| panic!("{context}: {index} is lost"));
-            let state = record["body"].as_str().unwrap();
-            let (may, must) = match state {
-                "present" => (!known.must_be_erased && !known.must_be_gone, true),
-                "erased" => (known.may_be_erased && !known.must_be_gone, true),
-                "expired" => (known.may_be_gone, true),
-                other => panic!("{other}"),
-            };
-            assert!(
-                may && must,
-                "{context}: {index} is {state}; held {} gone {}/{} erased {}/{} flagged {} class {} at {}",
-                self.is_held(*index),
-                known.may_be_gone,
-                known.must_be_gone,
-                known.may_be_erased,
-                known.must_be_erased,
-                known.is_flagged,
-                known.class,
-                known.recorded_at,
-            );
-            if state == "present" {
-                assert_eq!(
-                    record["event"]["actor"]["id"],
-                    json!(name_of(known.person)),
-                    "{context}: {index}"
-                );
-            }
-        }
-    }
-}
-
-fn name_of(person: u64) -> String {
-    format!("person-number-{person}")
-}
-
 // The schedule.
 
 struct Play {
@@ -365,6 +219,7 @@ struct Play {
     model: Model,
     next_id: u64,
     kills: u64,
+    verified_after_kills: u64,
     is_told: bool,
 }
 
@@ -433,6 +288,10 @@ impl Play {
             std::thread::sleep(Duration::from_micros(micros));
             self.kill();
             self.kills += 1;
+            if self.dice.roll(3) == 0 {
+                self.verify("after a kill");
+                self.verified_after_kills += 1;
+            }
             return None;
         }
         let answer = self.answer();
@@ -448,11 +307,30 @@ impl Play {
         self.answer().unwrap_or_else(|| panic!("the process ended at {wanted}: {}", self.stderr()))
     }
 
+    /// The store, which nobody has, is intact.
+    fn verify(&self, context: &str) {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_varve")).arg("verify").arg(&self.data).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (told, failed) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{}, {context}: {told}{failed}", self.data.display());
+    }
+
+    /// Learns how the erasures stand that are not known to be done.
+    fn erasures(&mut self) -> Value {
+        let listed = self.surely(&json!({"do": "erasures"}));
+        self.model.erasures(&listed);
+        listed
+    }
+
     fn stderr(&self) -> String {
         std::fs::read_to_string(self.data.with_extension("stderr")).unwrap_or_default()
     }
 
     fn events(&mut self) {
+        if !self.model.erasing.is_empty() {
+            self.erasures();
+        }
         let count = 1 + self.dice.roll(12);
         let mut events = Vec::new();
         let mut about = Vec::new();
@@ -510,7 +388,7 @@ impl Play {
         }
         let reason = format!("hold number {}", self.next_id);
         self.next_id += 1;
-        let mut hold = ModelHold { id: 0, person: None, indexes: None };
+        let mut hold = ModelHold { id: 0, person: None, indexes: None, uncertain: BTreeSet::new() };
         let mut wanted = json!({"reason": reason});
         match self.dice.roll(4) {
             0 => wanted["tenant"] = json!(true),
@@ -541,6 +419,11 @@ impl Play {
         };
         if let Some(placed) = placed {
             hold.id = placed["id"].as_str().unwrap().parse().unwrap();
+            let is_uncertain = |known: &Known| {
+                Some(known.person) == hold.person && known.may_be_erased && !known.must_be_erased
+            };
+            let uncertain = self.model.events.range(..hold.id).filter(|(_, known)| is_uncertain(known));
+            hold.uncertain = uncertain.map(|(index, _)| *index).collect();
             self.model.holds.push(hold);
         }
     }
@@ -565,13 +448,25 @@ impl Play {
         let person = self.dice.roll(5);
         let wait = self.dice.roll(3) > 0;
         let answer = self.try_do(json!({"do": "erase", "person": name_of(person), "wait": wait}));
-        // What was asked for before a kill goes on after it; a hold that comes first wins.
-        let is_sure = wait && answer.as_ref().is_some_and(|answer| *answer != json!("held"));
-        self.model.erased(person, is_sure);
-        if is_sure {
-            self.model.erasing.remove(&person);
-        } else if answer.is_none_or(|answer| answer != json!("held")) {
-            self.model.erasing.insert(person);
+        let id = match &answer {
+            Some(answer) if *answer == json!("held") => return,
+            Some(answer) => Some(answer.as_str().unwrap().parse().unwrap()),
+            // What was asked for before a kill goes on after it, if it was: the list says.
+            None => {
+                let listed = self.erasures();
+                let ids =
+                    listed.as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().parse().unwrap());
+                ids.into_iter().find(|id| !self.model.asked.contains(id))
+            }
+        };
+        let Some(id) = id else { return };
+        self.model.asked.insert(id);
+        // A hold that comes before it is done wins.
+        let is_sure = wait && answer.is_some();
+        self.model.erased(person, u64::MAX, is_sure);
+        if !is_sure {
+            self.model.erasing.insert(id, Erasing { person, end: None });
+            self.erasures();
         }
     }
 
@@ -583,14 +478,37 @@ impl Play {
         self.model.is_compacting = !is_whole && done.is_some();
     }
 
-    fn look(&mut self, context: &str) {
+    /// How it ends: of half of them all leaves that is over by then, of some a part of it, of the rest persons.
+    fn end(&mut self) {
+        let end = self.dice.roll(4);
+        if end == 3 {
+            return self.erase();
+        }
+        if end < 2 && self.model.policies.is_empty() {
+            self.policy();
+        }
+        while end < 2 && !self.model.holds.is_empty() {
+            self.release();
+        }
+        // Over all months that a policy may ask for.
+        self.now += Duration::from_secs(100 * 86_400);
+        self.events();
+        self.compact();
+        if end < 2 {
+            self.surely(&json!({"do": "compact"}));
+            self.model.compacted(self.now, true);
+            self.model.is_compacting = false;
+        }
+    }
+
+    fn look(&mut self, context: &str) -> Seen {
         let records = self.surely(&json!({"do": "records"}));
         self.model.pass_time(self.now);
-        self.model.check(&records, context);
+        self.model.check(&records, self.now, context)
     }
 }
 
-fn play(seed: u64, root: &Path) -> u64 {
+fn play(seed: u64, root: &Path) -> Seen {
     let mut play = Play {
         data: root.join(format!("schedule-{seed}")),
         child: None,
@@ -599,19 +517,24 @@ fn play(seed: u64, root: &Path) -> u64 {
         model: Model::default(),
         next_id: 0,
         kills: 0,
+        verified_after_kills: 0,
         is_told: std::env::var("VARVE_SCHEDULE_TOLD").is_ok(),
     };
     // A store that is cut off while it is made holds nothing, and is refused.
     play.surely(&json!({"do": "holds"}));
+    if play.dice.roll(2) == 0 {
+        play.policy();
+    }
+    let mut seen = Seen::default();
     let steps = 8 + play.dice.roll(16);
     for step in 0..steps {
-        let what = play.dice.roll(16);
+        let what = play.dice.roll(17);
         match what {
             0..=4 => play.events(),
             5 => play.policy(),
             6 | 7 => play.hold(),
             8 => play.release(),
-            9 => play.erase(),
+            9 | 16 => play.erase(),
             10 | 11 => play.compact(),
             12 => play.kill(),
             _ => {
@@ -620,22 +543,17 @@ fn play(seed: u64, root: &Path) -> u64 {
             }
         }
         if play.dice.roll(4) == 0 {
-            play.look(&format!("seed {seed}, step {step}, after {what}"));
+            seen.add(play.look(&format!("seed {seed}, step {step}, after {what}")));
         }
     }
-    play.look(&format!("seed {seed}, at the end"));
+    play.end();
+    seen.add(play.look(&format!("seed {seed}, at the end")));
     play.surely(&json!({"do": "stop"}));
     play.kill();
-    let output = Command::new(env!("CARGO_BIN_EXE_varve")).arg("verify").arg(&play.data).output().unwrap();
-    assert!(
-        output.status.success(),
-        "seed {seed}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    play.verify("at the end");
     std::fs::remove_dir_all(&play.data).unwrap();
     let _ = std::fs::remove_file(play.data.with_extension("stderr"));
-    play.kills
+    Seen { kills: play.kills, verified_after_kills: play.verified_after_kills, ..seen }
 }
 
 #[test]
@@ -644,14 +562,20 @@ fn schedules() {
         return;
     }
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let (count, first) = (number("VARVE_SCHEDULES").unwrap_or(8), number("VARVE_SCHEDULE_SEED").unwrap_or(1));
+    let (count, first) =
+        (number("VARVE_SCHEDULES").unwrap_or(SCHEDULES), number("VARVE_SCHEDULE_SEED").unwrap_or(1));
     let root = tempfile::tempdir().unwrap();
-    let mut kills = 0;
+    let mut all = Seen::default();
     for seed in first..first + count {
-        kills += play(seed, root.path());
+        all.add(play(seed, root.path()));
         if seed % 100 == 0 {
-            println!("up to seed {seed}: {kills} kills");
+            println!("up to seed {seed}: {all:?}");
         }
     }
-    println!("{count} schedules from seed {first}, {kills} kills");
+    println!("{count} schedules from seed {first}: {all:?}");
+    if (count, first) == (SCHEDULES, 1) {
+        let seen = [all.kills, all.expired, all.erased, all.kept, all.verified_after_kills];
+        let floors = [LEAST.kills, LEAST.expired, LEAST.erased, LEAST.kept, LEAST.verified_after_kills];
+        assert!(seen.iter().zip(floors).all(|(seen, least)| *seen >= least), "{all:?} of at least {LEAST:?}");
+    }
 }

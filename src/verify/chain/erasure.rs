@@ -1,8 +1,12 @@
-//! Rule 6 for disclosures: one that is absent may be, by a certificate behind it (docs/format/erasure.md §3).
+//! Rule 6 for disclosures: one that is absent may be, by a certificate behind it (docs/format/erasure.md §3). And which
+//! erasures are open.
+
+use std::collections::BTreeMap;
 
 use super::{Context, Walk};
 use crate::event::catalog::Class;
 use crate::retention::{ErasureCertificate, MAX_INDEX, Refusal};
+use crate::store::state::ErasurePhase;
 use crate::tlog::chain::{FLAG_HELD, FLAG_OWN};
 use crate::verify::absent::{Absences, Absent, State};
 use crate::verify::check::{BodyState, CheckedRecord};
@@ -15,14 +19,45 @@ pub(super) struct Erased {
     /// Paths by the numbers that `absences` knows them by: 37 at most, as many as an event has parts to be sealed.
     paths: Vec<String>,
     pub(super) absences: Absences,
-    /// Entries that ask for an erasure; entries of Varve's own that could be such and have no body. Ascending.
-    asked: Vec<u64>,
-    unread: Vec<u64>,
+    /// Entries that ask for an erasure, ascending, and how far each of them is.
+    asked: Vec<(u64, Stage)>,
+    /// Runs of entries of Varve's own that could be such, and whose body is absent or cannot be believed: from, to. Ascending.
+    unread: Vec<(u64, u64)>,
+    /// A certificate breaks the format: which erasures it was of is not known.
+    is_torn: bool,
     /// Bodies of which something is covered, once the log has been walked.
     bodies: u64,
 }
 
+/// How far an erasure is, as the log says.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Stage {
+    Asked,
+    /// A second key agreed.
+    Approved,
+    /// A certificate is of it.
+    Certified,
+    /// What it names is in no file.
+    Done,
+}
+
 impl Erased {
+    fn asked_at(&self, index: u64) -> Option<usize> {
+        self.asked.binary_search_by_key(&index, |(asked, _)| *asked).ok()
+    }
+
+    /// Whether an entry could ask for an erasure, for all that is known of it.
+    fn is_unread(&self, index: u64) -> bool {
+        let at = self.unread.partition_point(|(_, to)| *to <= index);
+        self.unread.get(at).is_some_and(|(from, _)| *from <= index)
+    }
+
+    fn goes_on(&mut self, index: u64, stage: Stage) {
+        if let Some(at) = self.asked_at(index) {
+            self.asked[at].1 = self.asked[at].1.max(stage);
+        }
+    }
+
     fn number_of(&self, path: &str) -> Option<u16> {
         self.paths.iter().position(|known| known == path).and_then(|at| u16::try_from(at).ok())
     }
@@ -72,6 +107,7 @@ impl Walk {
                     }
                     Ok(_) => format!("the whole: indexes below {index}"),
                 };
+                self.erased.is_torn = true;
                 let expected = "a certificate of erasure whose facts hold";
                 return context.add(FindingKind::BadErasure, index, expected, found);
             }
@@ -86,22 +122,71 @@ impl Walk {
             };
             self.erased.absences.judge(context.pool, path, set, verdict);
         }
+        // Each of them is an entry that was seen, or the log lacks some and nothing is said of its erasures.
+        if self.complete {
+            certificate.requests.iter().for_each(|request| self.erased.goes_on(request, Stage::Certified));
+        }
+    }
+
+    /// An entry that says how far an erasure is.
+    pub(super) fn erasure_goes_on(&mut self, request: Option<u64>, stage: Stage) {
+        request.into_iter().for_each(|request| self.erased.goes_on(request, stage));
     }
 
     /// Whether the entries that a certificate says asked for it did. One whose body is absent may have.
     fn has_asked(&self, certificate: &ErasureCertificate) -> bool {
-        let Erased { asked, unread, .. } = &self.erased;
-        let is_one = |index: u64| asked.binary_search(&index).is_ok() || unread.binary_search(&index).is_ok();
+        let erased = &self.erased;
+        let is_one = |index: u64| erased.asked_at(index).is_some() || erased.is_unread(index);
         !self.complete || certificate.requests.iter().all(is_one)
     }
 
     /// Keeps the places of entries that ask for an erasure, and of those that may have.
     pub(super) fn asking(&mut self, index: u64, record: &CheckedRecord) {
-        let is_unread = !matches!(record.body, BodyState::Present | BodyState::Withheld);
+        let is_unread = matches!(record.body, BodyState::Absent | BodyState::Faulty);
         if matches!(record.fact.as_deref(), Some(Fact::ErasureRequested)) {
-            self.erased.asked.push(index);
+            self.erased.asked.push((index, Stage::Asked));
         } else if record.flags & FLAG_OWN != 0 && record.class == Class::Security.code() && is_unread {
-            self.erased.unread.push(index);
+            match self.erased.unread.last_mut() {
+                Some((_, to)) if *to == index => *to += 1,
+                _ => self.erased.unread.push((index, index + 1)),
+            }
+        }
+    }
+
+    /// The log of `known_size` entries has been walked: holds the erasures that are open by snapshot and journal, by index,
+    /// against its entries. Of one that was only asked for it is not known whether it waits for a second key.
+    pub(in crate::verify) fn compare_erasures(
+        &self,
+        context: &mut Context<'_>,
+        open: &BTreeMap<u64, ErasurePhase>,
+        known_size: u64,
+    ) {
+        let erased = &self.erased;
+        if !self.knows_holds() || erased.is_torn || self.next != known_size {
+            return;
+        }
+        let mut add = |index: u64, expected: &str, found: &str| {
+            context.add(FindingKind::HeadMismatch, index, expected, found);
+        };
+        for (index, phase) in open {
+            match erased.asked_at(*index).map(|at| erased.asked[at].1) {
+                Some(Stage::Done) => add(*index, "an erasure that is done, as the log says", "an open one"),
+                Some(stage) if *phase == ErasurePhase::Certified && stage < Stage::Certified => {
+                    add(*index, "an erasure without a certificate, as the log says", "one that is certified");
+                }
+                None if !erased.is_unread(*index) => {
+                    add(*index, "open erasures that were asked for", "one of an entry that asks for none");
+                }
+                _ => {}
+            }
+        }
+        // What cannot be read behind it may have said that it is done.
+        let unread_below = erased.unread.last().map_or(0, |(_, to)| *to);
+        for (index, stage) in &erased.asked {
+            let is_open = matches!(stage, Stage::Approved | Stage::Certified) && *index >= unread_below;
+            if is_open && !open.contains_key(index) {
+                add(*index, "an open erasure, as the log says", "none");
+            }
         }
     }
 
@@ -118,6 +203,9 @@ impl Walk {
 
     /// Keeps the places of disclosures that are absent until a certificate comes by.
     pub(super) fn disclosures(&mut self, context: &mut Context<'_>, index: u64, record: &mut CheckedRecord) {
+        if index >= self.absences_below {
+            return;
+        }
         for path in std::mem::take(&mut record.withheld) {
             if index > MAX_INDEX || !Walk::is_erasable(record, &path) {
                 let run = Run { path: &path, from: index, to: index + 1, is_held: false };

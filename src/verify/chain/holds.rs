@@ -43,19 +43,19 @@ impl Walk {
         self.complete && !self.holds.is_torn
     }
 
-    /// Flag bit 1 stands behind a hold that extends alone, and behind one of everything always (§2).
+    /// Flag bit 1 stands behind a hold alone, and behind one of everything always (§2). One that stands behind a hold that
+    /// does not extend holds nothing and harms nobody: who could not read that hold took it for one of everything.
     pub(super) fn flags(&mut self, context: &mut Context<'_>, index: u64, record: &CheckedRecord) {
         let is_flagged = record.flags & FLAG_HELD != 0;
         if self.knows_holds() && (is_flagged || !self.holds.in_force.is_empty()) {
-            let any = |wanted: fn(&PlacedHold) -> bool| {
-                self.holds.in_force.values().any(|hold| wanted(&hold.placed))
-            };
-            let expected = if is_flagged {
-                (!any(|placed| placed.extends))
-                    .then_some("no flag bit 1, as no hold that extends is in force")
-            } else {
-                any(|placed| placed.kind == HoldKind::Tenant)
-                    .then_some("flag bit 1, as a hold of everything is in force")
+            let in_force = &self.holds.in_force;
+            let is_of_all = |hold: &Hold| hold.placed.kind == HoldKind::Tenant;
+            let expected = match is_flagged {
+                true if in_force.is_empty() => Some("no flag bit 1, as no hold is in force"),
+                false if in_force.values().any(is_of_all) => {
+                    Some("flag bit 1, as a hold of everything is in force")
+                }
+                _ => None,
             };
             if let Some(expected) = expected {
                 context.add(FindingKind::FlagsMismatch, index, expected, format!("{:#06x}", record.flags));
@@ -105,10 +105,9 @@ impl Walk {
         match (taken, &resolved.members) {
             (Err(refusal), _) if known => bad_hold(context, index, &refusal),
             (Ok(()), Some(members)) if known => {
-                let range = (members.first(), members.last());
-                self.retained.absences.owe_again(context.pool, range, |index| members.contains(index));
+                self.retained.absences.owe_again(context.pool, members);
                 if !resolved.reduced {
-                    self.erased.absences.owe_again(context.pool, range, |index| members.contains(index));
+                    self.erased.absences.owe_again(context.pool, members);
                 }
             }
             _ => {}

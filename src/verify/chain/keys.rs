@@ -1,5 +1,6 @@
 //! Which key must have signed: the one of the log's first entry, until an entry signed by it names the next.
 
+use super::erasure::Stage;
 use super::{Context, Walk};
 use crate::tlog::chain;
 use crate::tlog::hash::Hash;
@@ -75,6 +76,8 @@ impl Walk {
             (_, Some(Fact::HoldResolved(resolved))) => self.hold_resolved(context, index, resolved),
             (_, Some(Fact::HoldReleased(released))) => self.hold_released(context, index, released),
             (_, Some(Fact::Erasure(certificate))) => self.erasure(context, index, certificate),
+            (_, Some(Fact::ErasureApproved(request))) => self.erasure_goes_on(*request, Stage::Approved),
+            (_, Some(Fact::ErasureDone(request))) => self.erasure_goes_on(*request, Stage::Done),
             _ => {}
         }
     }

@@ -151,6 +151,7 @@ impl Walk {
         match record.body {
             BodyState::Present | BodyState::Withheld => self.bodies_present += 1,
             BodyState::Faulty | BodyState::Unchecked => {}
+            BodyState::Absent if index >= self.absences_below => {}
             BodyState::Absent if index > MAX_INDEX => {
                 let run = Run { from: index, to: index + 1, class: record.class, state: State::Owed };
                 context.findings.add(run.finding(&context.info.identity.tenant));
@@ -171,6 +172,11 @@ impl Walk {
     /// Whether bodies or disclosures are absent that nothing has covered so far.
     pub(in crate::verify) fn has_uncovered(&self) -> bool {
         self.retained.absences.owed() + self.erased.absences.owed() > 0
+    }
+
+    /// What is absent from `size` on is left to another run.
+    pub(in crate::verify) fn keeps_absences_below(&mut self, size: u64) {
+        self.absences_below = size;
     }
 
     /// The log has been walked: what is left nothing covers.

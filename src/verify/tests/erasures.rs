@@ -9,12 +9,14 @@ use super::retention::{DAY, Keeping, Kept, ONE_MONTH};
 use super::store::Writing;
 use super::*;
 use crate::event::catalog::{Value, action};
+use crate::ingest::queue::Control;
 use crate::retention::{ErasureCertificate, HoldKind};
+use crate::store::state::ErasurePhase;
 
 use FindingKind::{BadErasure, HeldExpiry, JournalMismatch, MissingBody, MissingDisclosure};
 
 /// The certificate for these, behind a request at `request`.
-fn certificate(request: u64, disclosures: &[(u64, &str)]) -> ErasureCertificate {
+pub(super) fn certificate(request: u64, disclosures: &[(u64, &str)]) -> ErasureCertificate {
     let mut paths: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for (index, path) in disclosures {
         paths.entry((*path).to_owned()).or_default().push(*index);
@@ -30,7 +32,12 @@ impl Keeping {
     /// Asks for an erasure and certifies it; the index of the certificate.
     fn erased(&self, disclosures: &[(u64, &str)]) -> u64 {
         let request = self.requested();
-        self.own(action::ERASURE_COMPLETED, certificate(request, disclosures).to_facts())
+        let control = Control::Erasure {
+            log: self.writing.log("acme").identity.number,
+            index: request,
+            phase: ErasurePhase::Certified,
+        };
+        self.own_with(action::ERASURE_COMPLETED, certificate(request, disclosures).to_facts(), vec![control])
     }
 
     /// Stopped, its journal forgotten, without these disclosures.
@@ -191,6 +198,33 @@ fn a_certificate_that_breaks_the_format_names_nothing() {
         assert_eq!(at, 13);
         assert_eq!(keeping.lacking(&gone).found(), [(MissingDisclosure, 3), (BadErasure, at)], "{member}");
     }
+}
+
+/// Who asked is an entry that asks, in a run from a checkpoint too: another that is there is none.
+#[test]
+fn a_certificate_names_entries_that_ask() {
+    for name in [action::ERASURE_DONE, action::SERVICE_STARTED] {
+        let keeping = keeping();
+        let request = keeping.own(name, Vec::new());
+        let signer = keeping.writing.signers["acme"].clone();
+        let at = keeping.own(action::ERASURE_COMPLETED, certificate(request, &GONE[..1]).to_facts());
+        let kept = keeping.stop();
+        let scratch = tempfile::tempdir().unwrap();
+        let since = checkpoint_of(scratch.path(), kept.path(), "acme", &*signer);
+        for since_checkpoint in [None, Some(since)] {
+            let report = verify_with(kept.path(), Options { since_checkpoint, ..Options::default() });
+            assert_found(&report, &[(BadErasure, "acme", Some(at))]);
+        }
+    }
+    // One whose body is gone may have asked.
+    let keeping = keeping();
+    let request = keeping.requested();
+    keeping.own(action::ERASURE_COMPLETED, certificate(request, &GONE[..1]).to_facts());
+    keeping.writing.wait(31 * DAY);
+    keeping.expire(&keeping.certificate([request], 1));
+    let kept = keeping.lacking(&GONE[..1]);
+    kept.strip([request]);
+    assert_eq!(kept.found(), []);
 }
 
 #[test]

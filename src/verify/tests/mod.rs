@@ -9,6 +9,7 @@ mod logs;
 mod records;
 mod resumed;
 mod retention;
+mod standing;
 mod store;
 mod whole;
 

@@ -7,6 +7,7 @@ use super::store::{self, TestClock, Writing, change_page, open_layer};
 use super::*;
 use crate::event::catalog::{Value, action};
 use crate::event::{Body, Builder, Outcome};
+use crate::ingest::queue::Control;
 use crate::journal;
 use crate::retention::{Certificate, Policy, PolicyChange, Pushed, SetBuilder, add_months, month_code};
 use crate::store::seal::Seal;
@@ -44,9 +45,19 @@ impl Keeping {
     }
 
     pub(super) fn own(&self, name: &str, facts: Vec<(&'static str, Value)>) -> u64 {
+        self.own_with(name, facts, Vec::new())
+    }
+
+    /// With what it changes of the state.
+    pub(super) fn own_with(
+        &self,
+        name: &str,
+        facts: Vec<(&'static str, Value)>,
+        controls: Vec<Control>,
+    ) -> u64 {
         let builder = Builder::new(name, Outcome::Success);
         let event = facts.into_iter().fold(builder, |builder, (name, value)| builder.fact(name, value));
-        self.writing.own("acme", event, Vec::new()).index
+        self.writing.own("acme", event, controls).index
     }
 
     fn changed(&self, classes: &str) -> Policy {

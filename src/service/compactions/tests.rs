@@ -8,6 +8,7 @@ use super::*;
 use crate::service::world::{World, of, operator, wait_for};
 use crate::service::{Asked, BatchMode, Submitted};
 use crate::store::rewrite::Change;
+use crate::store::seal::SEAL_FILE;
 
 fn policy(months: u16) -> serde_json::Value {
     json!({"classes": {"security": {"months": months}}})
@@ -92,8 +93,9 @@ fn what_asks_for_an_open_erasure_stays() {
     let Asked::Erasure(asked) = asked else { panic!("one key is enough") };
     let index: u64 = asked.id.parse().unwrap();
     let number = world.service().0.store.log_of("acme").unwrap().identity.number;
-    let rewrites = || world.service().0.compactions.rewriting.try_lock().is_none();
-    while !rewrites() {
+    // It has closed the layer for itself, and waits before it looks into it.
+    let first = || world.service().0.store.layers.dirs().swap_remove(0).1;
+    while !first().join(SEAL_FILE).exists() {
         thread::sleep(Duration::from_millis(10));
     }
     world.pass_months(2);

@@ -86,6 +86,16 @@ pub(super) struct TenantArg {
     pub(super) tenant: String,
 }
 
+/// A log, and where it is.
+#[derive(Args)]
+pub(super) struct LogArgs {
+    #[command(flatten)]
+    pub(super) tenant: TenantArg,
+
+    #[command(flatten)]
+    pub(super) server: ServerArgs,
+}
+
 /// Which events, as flags with the names of the query parameters.
 #[derive(Args, Default)]
 pub(super) struct FilterArgs {

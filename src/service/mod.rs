@@ -75,6 +75,9 @@ use crate::telemetry::disk::Measure;
 #[derive(Clone)]
 pub struct Service(Arc<Inner>);
 
+/// Locks that are held over I/O are taken in this order: what an erasure has certified (`erasures`); one of `rewriting`
+/// (`compactions`), `listing` (`holds`), or `forgetting` and then `sealing`; the gate (`retention`), under which policies
+/// and holds change and things are let go of. All others are held for a moment, and nothing is waited for under them.
 struct Inner {
     store: Arc<Store>,
     pipeline: Pipeline,

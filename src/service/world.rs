@@ -28,6 +28,7 @@ impl Clock for Hands {
 pub(super) struct World {
     dir: tempfile::TempDir,
     hands: Arc<Hands>,
+    needs_approval: bool,
     /// Absent only while the store is opened anew.
     service: Option<Service>,
 }
@@ -64,9 +65,18 @@ pub(super) fn wait_for<T>(future: impl Future<Output = T>) -> T {
 
 impl World {
     pub(super) fn new(tenants: &[&str]) -> World {
+        World::made(tenants, false)
+    }
+
+    /// One in which erasures need two keys.
+    pub(super) fn of_two_keys(tenants: &[&str]) -> World {
+        World::made(tenants, true)
+    }
+
+    fn made(tenants: &[&str], needs_approval: bool) -> World {
         let dir = tempfile::tempdir().unwrap();
         let hands = Arc::new(Hands(AtomicU64::new(START)));
-        let mut world = World { dir, hands, service: None };
+        let mut world = World { dir, hands, needs_approval, service: None };
         Service::init(&world.data(), Some("test.example"), None, &world.options()).unwrap();
         world.service = Some(Service::open(&world.data(), &world.options()).unwrap());
         for tenant in tenants {
@@ -79,12 +89,13 @@ impl World {
         self.dir.path().join("store")
     }
 
-    fn options(&self) -> OpenOptions {
+    pub(super) fn options(&self) -> OpenOptions {
         OpenOptions {
             clock: self.hands.clone(),
             heartbeat_seconds: 0,
             low_water_bytes: 0,
             compaction_bytes_per_second: 0,
+            erasure_needs_approval: self.needs_approval,
             erasure_pauses: false,
             ..OpenOptions::default()
         }
@@ -94,8 +105,13 @@ impl World {
         self.service.as_ref().unwrap()
     }
 
-    pub(super) fn reopen(&mut self) {
+    /// Stops it; `Service::open` and its like may have the store then.
+    pub(super) fn close(&mut self) {
         self.service.take().unwrap().stop().unwrap();
+    }
+
+    pub(super) fn reopen(&mut self) {
+        self.close();
         self.service = Some(Service::open(&self.data(), &self.options()).unwrap());
     }
 

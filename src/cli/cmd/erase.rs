@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::super::args::{ServerArgs, TenantArg};
+use super::super::args::{LogArgs, ServerArgs, TenantArg};
 use super::super::client::{Ask, Client, Repeat, segment};
 use super::super::output::{Exit, Failure, Output, counted, printable};
 use super::approve;
@@ -34,7 +34,7 @@ enum EraseCommand {
     /// Ask for the erasure of a person
     Request(RequestArgs),
     /// List the erasures of a tenant, newest first
-    List(ListArgs),
+    List(LogArgs),
     /// Show how an erasure stands
     Show(ShowArgs),
 }
@@ -68,15 +68,6 @@ struct RequestArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 600, requires = "wait")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
-
-    #[command(flatten)]
-    server: ServerArgs,
-}
-
-#[derive(Args)]
-struct ListArgs {
-    #[command(flatten)]
-    tenant: TenantArg,
 
     #[command(flatten)]
     server: ServerArgs,
@@ -207,7 +198,7 @@ fn wait(args: &RequestArgs, client: &Client, id: &str, output: &Output) -> Resul
     }
 }
 
-fn list(args: &ListArgs, output: &Output) -> Result<Exit, Failure> {
+fn list(args: &LogArgs, output: &Output) -> Result<Exit, Failure> {
     #[derive(Deserialize)]
     struct Listing {
         erasures: Vec<ErasureView>,

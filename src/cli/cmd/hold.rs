@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::super::args::{FilterArgs, ServerArgs, TenantArg};
+use super::super::args::{FilterArgs, LogArgs, ServerArgs, TenantArg};
 use super::super::client::{Ask, Client, Repeat, segment};
 use super::super::output::{Exit, Failure, Output, counted, printable};
 use super::approve;
@@ -21,7 +21,7 @@ enum HoldCommand {
     /// Place a hold: what it holds does not leave, from the answer on
     Place(Box<PlaceArgs>),
     /// List the holds in force
-    List(ListArgs),
+    List(LogArgs),
     /// Ask for the release of a hold; another key must approve it
     Release(ReleaseArgs),
 }
@@ -49,15 +49,6 @@ struct PlaceArgs {
 
     #[command(flatten)]
     filter: FilterArgs,
-
-    #[command(flatten)]
-    server: ServerArgs,
-}
-
-#[derive(Args)]
-struct ListArgs {
-    #[command(flatten)]
-    tenant: TenantArg,
 
     #[command(flatten)]
     server: ServerArgs,
@@ -145,7 +136,7 @@ fn body(args: &PlaceArgs) -> Result<Value, Failure> {
     Ok(body)
 }
 
-fn list(args: &ListArgs, output: &Output) -> Result<Exit, Failure> {
+fn list(args: &LogArgs, output: &Output) -> Result<Exit, Failure> {
     #[derive(Deserialize)]
     struct Listing {
         holds: Vec<HoldView>,

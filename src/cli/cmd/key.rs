@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::super::args::{ServerArgs, TenantArg};
+use super::super::args::{LogArgs, ServerArgs, TenantArg};
 use super::super::client::{Ask, Client, Repeat, segment};
 use super::super::output::{Exit, Failure, Output, counted, printable};
 
@@ -20,7 +20,7 @@ enum KeyCommand {
     /// Create a key; it alone is written to standard output, once
     Create(CreateArgs),
     /// List the keys of a tenant, without the secrets
-    List(ListArgs),
+    List(LogArgs),
     /// Revoke a key; holds within a second
     Revoke(RevokeArgs),
 }
@@ -44,15 +44,6 @@ struct CreateArgs {
     /// When the key ends, such as 2027-01-31T00:00:00Z
     #[arg(long, value_name = "TIME")]
     expires_at: Option<String>,
-
-    #[command(flatten)]
-    server: ServerArgs,
-}
-
-#[derive(Args)]
-struct ListArgs {
-    #[command(flatten)]
-    tenant: TenantArg,
 
     #[command(flatten)]
     server: ServerArgs,
@@ -106,7 +97,7 @@ fn create(args: &CreateArgs, output: &Output) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn list(args: &ListArgs, output: &Output) -> Result<Exit, Failure> {
+fn list(args: &LogArgs, output: &Output) -> Result<Exit, Failure> {
     #[derive(Deserialize)]
     struct Listing {
         keys: Vec<KeyView>,

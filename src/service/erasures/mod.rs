@@ -285,16 +285,18 @@ impl Service {
         let mut worker = all.worker.lock();
         let runs = worker.thread.as_ref().is_some_and(|thread| !thread.is_finished());
         let is_idle = !runs && all.is_served && !all.stopping.load(Ordering::Acquire);
-        if !is_idle || self.0.store.erasures().is_empty() {
+        let open: BTreeSet<u32> = self.0.store.erasures().into_keys().map(|(log, _)| log).collect();
+        if !is_idle || open.is_empty() {
             return;
         }
-        if worker.failure.as_ref().is_some_and(|failure| !failure.is_to_be_tried_again()) {
+        // Who asks in another log does not wait for the next try.
+        let waits = |failure: &Failure| !failure.is_to_be_tried_again() && open.is_subset(&failure.logs);
+        if worker.failure.as_ref().is_some_and(waits) {
             return;
         }
         // A panic is a failure too, of all that is open, and no reason to begin again at once.
         let times = worker.failure.as_ref().map_or(1, |failure| failure.times.saturating_add(1));
-        let logs = self.0.store.erasures().keys().map(|(log, _)| *log).collect();
-        worker.failure = Some(Failure { at: Instant::now(), times, logs });
+        worker.failure = Some(Failure { at: Instant::now(), times, logs: open });
         let service = Arc::downgrade(&self.0);
         let body = move || {
             // Held for as long as it runs: `stop` waits for it.

@@ -84,6 +84,9 @@ fn what_one_request_meets_keeps_no_other_and_no_other_tenant() {
     assert_eq!(open, [(log.identity.number, bad)], "the bad one stays open");
     let open = erasure_of(ask(service, "beta", 1));
     assert_eq!(open.detail, None, "the fault of another tenant is not shown: {open:?}");
+    let began = Instant::now();
+    wait_until_done(service, "beta", &open.id);
+    assert!(began.elapsed() < TRY_AGAIN, "nor is it waited for");
 }
 
 #[test]
